@@ -1,0 +1,53 @@
+"""What travels through a lane: records from Kafka and timers that have come due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TIMERS = "@timers"
+"""The `topic` of a record that a durable timer made; no Kafka topic can have this name."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One input of a handler.
+
+    `value` is what the input's decoder returned (for a timer: TimerFired). `timestamp_ms` is the broker's append time
+    for a Kafka record and the lane's clock for a timer: handlers take time from here and nowhere else.
+    """
+
+    topic: str
+    partition: int
+    offset: int  # -1 for a timer
+    key: bytes
+    value: Any
+    timestamp_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class TimerFired:
+    """The value of a record with topic TIMERS: the timer `name` of `key` was due at `due_ms` (epoch milliseconds)."""
+
+    key: bytes
+    name: str
+    due_ms: int
+    payload: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Input:
+    """A topic that an agent reads. `decode` makes an object of a value's bytes; if it raises, the record is poison."""
+
+    topic: str
+    decode: Callable[[bytes], Any]
+
+
+@dataclass(slots=True, frozen=True)
+class Output:
+    """A topic that an agent writes. `encode` makes bytes of what a handler sends; if it raises, the handler failed."""
+
+    topic: str
+    encode: Callable[[Any], bytes]
