@@ -1,0 +1,46 @@
+"""The clock port: every other module is handed the time, so that tests and replays choose it.
+
+Unit everywhere: integer microseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """What tells the time."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch, UTC."""
+        ...
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1_000
+
+
+def to_rfc3339(instant_us: int) -> str:
+    """`2026-11-22T18:07:00.000001Z`: always six decimals, so that texts sort as the times do."""
+    moment = _EPOCH + timedelta(microseconds=instant_us)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_rfc3339(text: str) -> int:
+    """Microseconds since the epoch for an RFC 3339 time in any offset.
+
+    Raises ValueError for anything else, a time without an offset included.
+    """
+    if "T" not in text and "t" not in text:
+        raise ValueError("not an RFC 3339 time")
+    moment = datetime.fromisoformat(text.upper())
+    if moment.tzinfo is None:
+        raise ValueError("a time needs its offset, for example Z")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
