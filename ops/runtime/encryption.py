@@ -130,7 +130,7 @@ class DataKeys:
         return key
 
     async def _renew(self, key: _DataKey) -> None:
-        """In the background: requests go on under the old key, which has hours left, while the store is slow or away."""
+        """In the background: requests go on under the old key, which has hours left, while the store is away."""
         try:
             self._current = await self._make()
         except Exception as error:
