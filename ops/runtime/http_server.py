@@ -164,8 +164,16 @@ def check_head_size(request: web.BaseRequest) -> tuple[int, str, str] | None:
 class HttpServer:
     """One aiohttp application on any number of ports. A component of a service: start, then stop (which drains)."""
 
-    def __init__(self, app: web.Application, render_error: ErrorRenderer, drain_s: float = 8.0) -> None:
-        self._runner = web.AppRunner(app, shutdown_timeout=drain_s)
+    def __init__(
+        self,
+        app: web.Application,
+        render_error: ErrorRenderer,
+        drain_s: float = 8.0,
+        *,
+        cancel_on_disconnect: bool = False,
+    ) -> None:
+        """`cancel_on_disconnect`: a handler whose client went away is cancelled instead of run to its end."""
+        self._runner = web.AppRunner(app, shutdown_timeout=drain_s, handler_cancellation=cancel_on_disconnect)
         self._drain_s = drain_s
         self._render_error = render_error
         self._listen: list[tuple[str, int, ssl.SSLContext | None]] = []
