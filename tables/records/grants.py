@@ -1,0 +1,101 @@
+"""Who may do what in Cassandra, cell by cell: denied is everything that is not listed here.
+
+Roles are the services' names. MODIFY includes TRUNCATE, and a lightweight transaction needs SELECT beside MODIFY.
+The stack grants from this data, and the tests check every cell of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from tables.records.session import RecordsSession
+
+Permission = Literal["SELECT", "MODIFY"]
+
+_READ: Final[frozenset[Permission]] = frozenset({"SELECT"})
+_WRITE: Final[frozenset[Permission]] = frozenset({"SELECT", "MODIFY"})
+
+RECORD_TABLES: Final = (
+    "payments",
+    "payment_history",
+    "payments_by_merchant",
+    "payment_days_by_merchant",
+    "settlement_items",
+    "settlement_batches",
+    "settlement_batches_by_date",
+    "settlement_batches_by_merchant",
+    "settlement_run_partitions",
+    "feed_events",
+    "webhook_deliveries",
+    "webhook_deliveries_by_endpoint",
+    "webhook_delivery_days_by_endpoint",
+)
+CONTROL_TABLES: Final = (
+    "settlement_runs",
+    "merchants",
+    "api_keys_by_hash",
+    "api_keys_by_merchant",
+    "webhook_endpoints",
+    "data_keys",
+    "audit_log",
+    "audit_months",
+)
+TABLES: Final = RECORD_TABLES + CONTROL_TABLES
+SCHEMA_TABLE: Final = "schema_migrations"
+
+READS_EVERYTHING: Final = "auditor"
+CHANGES_SCHEMA: Final = "operator"  # runs `payments db migrate`; reads and writes no record
+SCHEMA_PERMISSIONS: Final = ("CREATE", "ALTER")
+
+_API_WRITES = frozenset(CONTROL_TABLES) - {"settlement_runs"}
+
+GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
+    "payment-api": {table: _WRITE if table in _API_WRITES else _READ for table in TABLES},
+    "payment-worker": {},
+    # webhook_endpoints: it disables an endpoint that `webhooks` found dead, by a lightweight transaction.
+    "records-worker": {**dict.fromkeys(RECORD_TABLES, _WRITE), "webhook_endpoints": _WRITE},
+    "provider-gateway": {"settlement_items": _READ},
+    "batch-processor": {
+        "settlement_runs": _WRITE,
+        **dict.fromkeys(
+            (
+                "settlement_items",
+                "settlement_batches",
+                "settlement_batches_by_date",
+                "settlement_batches_by_merchant",
+                "settlement_run_partitions",
+            ),
+            _READ,
+        ),
+    },
+    "webhook-dispatcher": dict.fromkeys(
+        ("merchants", "webhook_endpoints", "data_keys", "feed_events", "webhook_deliveries"), _READ
+    ),
+    "provider-simulator": {},
+    READS_EVERYTHING: dict.fromkeys((*TABLES, SCHEMA_TABLE), _READ),
+    CHANGES_SCHEMA: {SCHEMA_TABLE: _WRITE},
+    "settlement-operator": {},
+    "internal-producer": {},
+}
+"""role -> table -> permissions."""
+
+
+def grant_statements(keyspace: str) -> list[str]:
+    """The CQL that grants everything; the roles must exist. Granting again changes nothing."""
+    on_tables = [
+        f'GRANT {permission} ON TABLE {keyspace}.{table} TO "{role}"'
+        for role, tables in GRANTS.items()
+        for table, permissions in tables.items()
+        for permission in sorted(permissions)
+    ]
+    on_keyspace = [
+        f'GRANT {permission} ON KEYSPACE {keyspace} TO "{CHANGES_SCHEMA}"' for permission in SCHEMA_PERMISSIONS
+    ]
+    return on_tables + on_keyspace
+
+
+async def apply_grants(session: RecordsSession, keyspace: str) -> None:
+    """Grant everything, as a superuser, after the migrations."""
+    for statement in grant_statements(keyspace):
+        await session.execute_ddl(statement)
