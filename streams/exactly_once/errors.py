@@ -43,3 +43,7 @@ class LaneLost(EngineError):  # noqa: N818
 
 class StateMismatch(EngineError):  # noqa: N818
     """A group's offset and the one embedded in the state disagree; the message names the command that moves both."""
+
+
+class StateInUse(EngineError):  # noqa: N818
+    """The state directory belongs to a process that still runs."""

@@ -65,6 +65,17 @@ class Base(Protocol):
         """Committed rows with start <= key < stop in ascending order."""
 
 
+class EmptyBase:
+    """The base of a lane without tables."""
+
+    def get(self, table: TableSpec, key: bytes) -> Any | None:
+        """Nothing is here."""
+
+    def scan(self, table: TableSpec, start: bytes, stop: bytes) -> Iterator[tuple[bytes, Any]]:
+        """Nothing is here."""
+        return iter(())
+
+
 class Layers:
     """A lane's view of its tables: layers, newest first, over the base store."""
 
@@ -140,7 +151,7 @@ class Stage:
         *,
         partition: int,
         highest_timestamp_ms: int,
-        timer_table: TableSpec,
+        timer_table: TableSpec | None,
         outputs: frozenset[str] | None = None,
     ) -> None:
         self.partition = partition
@@ -199,12 +210,16 @@ class Stage:
 
     def set_timer(self, key: bytes, name: str, due_ms: int, payload: bytes = b"") -> None:
         """As Effects.set_timer."""
+        if self._timers is None:
+            raise EffectRefused("this agent keeps no timers: declare it with `timers=True`")
         self.cancel_timer(key, name)
         self.put(self._timers, timers.id_key(key, name), timers.encode_due(due_ms))
         self.put(self._timers, timers.due_key(due_ms, key, name), payload)
 
     def cancel_timer(self, key: bytes, name: str) -> None:
         """As Effects.cancel_timer."""
+        if self._timers is None:
+            return
         identity = timers.id_key(key, name)
         due = self.get(self._timers, identity)
         if due is not None:

@@ -1,0 +1,197 @@
+"""An effector's lane: handlers run as tasks in the event loop, many keys at once, each key strictly in order.
+
+A record's effects join the next commit as soon as it is complete; only the offset waits for the contiguous prefix.
+What lies beyond that prefix runs again after a crash: deterministic ids, keys and timestamps make it harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from confluent_kafka import Message
+
+from streams.exactly_once import timers
+from streams.exactly_once.errors import Poison
+from streams.exactly_once.lane import Lane, LaneState, Partition
+from streams.exactly_once.layers import Stage
+from streams.exactly_once.records import TIMERS, Record
+
+ATTEMPTS = 3  # of a record whose handler raises, before it is a dead letter
+RETRY_DELAY_S = 0.2  # times the number of the attempt
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One record on its way through the handler."""
+
+    record: Record
+    message: Message | None
+    incarnation: int
+    stage: Stage | None = None
+    error: Exception | None = None
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class EffectorLane(Lane):
+    """Keys in parallel, one key in order. `start` hands a function to the event loop, `finished` takes what is done."""
+
+    _start: Callable[[Callable[[], None]], None]
+    _finished: Callable[[EffectorLane, Running], None]
+
+    def attach(
+        self, start: Callable[[Callable[[], None]], None], finished: Callable[[EffectorLane, Running], None]
+    ) -> None:
+        """Connect the lane to the event loop: `start(f)` runs f there; handlers report to `finished` from there."""
+        self._start, self._finished = start, finished
+        self._open: dict[Partition, dict[int, None]] = {}  # offsets in hand, ascending
+        self._read: dict[Partition, int] = dict(self.positions)
+        self._waiting: dict[bytes, deque[Running]] = {}  # per busy key, what comes after the one that runs
+        self._running: set[Running] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """Records fetched and not yet complete."""
+        return len(self.inbox) + sum(len(offsets) for offsets in self._open.values())
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no handler runs."""
+        return not self._running
+
+    def work(self) -> bool:
+        """Start handlers for what is waiting, up to the agent's concurrency."""
+        if self.state is not LaneState.RUNNING:
+            return False
+        worked = False
+        for timer in self._due_timers():
+            self._busy_timers.add((timer.key, timer.value.name))
+            self._admit(Running(timer, None, self.incarnation))
+            worked = True
+        if worked:
+            self._refresh_next_due()
+        while self.inbox and len(self._running) < self.spec.concurrency and self._may_decode():
+            decoded = self._decode(self.inbox[0])
+            if decoded is None:
+                break
+            self._take(decoded, self.inbox.popleft())
+            worked = True
+        return worked
+
+    def complete(self, running: Running) -> None:
+        """A handler is done (pump's thread): promote its effects, move the prefix, let the key's next one go."""
+        if running.incarnation != self.incarnation or self.state is LaneState.CLOSED:
+            return
+        self._running.discard(running)
+        stage = running.stage
+        if running.error is not None:
+            stage = self._stage_for(running)
+            self._stage_failed(stage, running.record, running.message, running.error)
+        assert stage is not None
+        if running.record.topic == TIMERS:
+            self._busy_timers.discard((running.record.key, running.record.value.name))
+        self._promote(stage.layer)
+        if running.record.topic == TIMERS:
+            self._refresh_next_due()
+        if running.message is not None:
+            self._close_offset((running.message.topic(), self.partition), running.message.offset())
+        self.metrics.records.inc()
+        self._next_of_key(running.record.key)
+
+    def rewind(self) -> None:
+        """As Lane.rewind; handlers that run are cancelled, and what they still report is ignored."""
+        self._cancel_running()
+        self._open, self._waiting, self._running = {}, {}, set()
+        self._busy_timers.clear()
+        super().rewind()
+        self._read = dict(self.positions)
+
+    def close(self) -> None:
+        """As Lane.close; handlers that run are cancelled."""
+        self._cancel_running()
+        super().close()
+
+    def _cancel_running(self) -> None:
+        running = list(self._running)
+
+        def cancel() -> None:
+            for entry in running:
+                if entry.task is not None:
+                    entry.task.cancel()
+
+        self._start(cancel)
+
+    def _take(self, decoded: Record | Poison, message: Message) -> None:
+        source = (message.topic(), self.partition)
+        self._open.setdefault(source, {})[message.offset()] = None
+        self._read[source] = message.offset() + 1
+        if isinstance(decoded, Poison):
+            stage = self._new_stage()
+            self._stage_poison(stage, message, decoded)
+            self._promote(stage.layer)
+            self._close_offset(source, message.offset())
+            return
+        self._admit(Running(decoded, message, self.incarnation))
+
+    def _admit(self, running: Running) -> None:
+        waiting = self._waiting.get(running.record.key)
+        if waiting is not None:
+            waiting.append(running)
+            return
+        self._waiting[running.record.key] = deque()
+        self._launch(running)
+
+    def _next_of_key(self, key: bytes) -> None:
+        waiting = self._waiting[key]
+        if waiting:
+            self._launch(waiting.popleft())
+        else:
+            del self._waiting[key]
+
+    def _launch(self, running: Running) -> None:
+        self._running.add(running)
+        if running.record.topic == TIMERS and not self._is_set(running.record):
+            # Moved or cancelled by an earlier record of its key while it waited behind it.
+            running.stage = self._new_stage()
+            self._finished(self, running)
+            return
+
+        def spawn() -> None:
+            running.task = asyncio.get_running_loop().create_task(self._handle(running))
+
+        self._start(spawn)
+
+    async def _handle(self, running: Running) -> None:
+        """Run the handler in the event loop; retry it, each time on a fresh stage."""
+        assert self.spec.effect is not None
+        for attempt in range(1, ATTEMPTS + 1):
+            running.stage = self._stage_for(running)
+            try:
+                await self.spec.effect(running.record, running.stage, running.stage)
+            except Exception as error:
+                if attempt < ATTEMPTS:
+                    await asyncio.sleep(RETRY_DELAY_S * attempt)
+                    continue
+                running.error = error
+            break
+        self._finished(self, running)
+
+    def _is_set(self, timer: Record) -> bool:
+        assert self.spec.timer_table is not None
+        fired = timer.value
+        row = timers.due_key(fired.due_ms, fired.key, fired.name)
+        return self.layers.get(self.spec.timer_table, row) is not None
+
+    def _stage_for(self, running: Running) -> Stage:
+        stage = self._new_stage()
+        if running.record.topic == TIMERS:
+            stage.cancel_timer(running.record.key, running.record.value.name)
+        return stage
+
+    def _close_offset(self, source: Partition, offset: int) -> None:
+        """The committable position is the lowest offset still open, or what follows the last one read."""
+        offsets = self._open[source]
+        offsets.pop(offset, None)
+        self.positions[source] = next(iter(offsets), self._read[source])

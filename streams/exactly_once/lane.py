@@ -1,0 +1,277 @@
+"""A lane: one agent on one partition. The pump's thread owns it; only commits and effectors' handlers run elsewhere.
+
+Steps of a commit (1 to 8, see transaction.py): this file does 1 (snapshot), 7 (RocksDB) and 8 (what waits goes on).
+Deciders and effectors differ only in how records become effects: decider.py, effector.py.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+from confluent_kafka import Message
+
+from streams.exactly_once import timers
+from streams.exactly_once.agent import AgentSpec, DeadLetter
+from streams.exactly_once.errors import Poison
+from streams.exactly_once.failpoints import failpoint
+from streams.exactly_once.layers import Base, Layer, Layers, Row, Stage
+from streams.exactly_once.metrics import LaneMetrics
+from streams.exactly_once.records import TIMERS, Record
+from streams.exactly_once.store import LaneStore
+from streams.exactly_once.table_spec import TableSpec
+from streams.exactly_once.transaction import LaneProducer, Membership, Work
+
+log = structlog.get_logger(__name__)
+
+Partition = tuple[str, int]  # (topic, partition)
+
+TIMERS_AT_ONCE = 100  # due timers taken up in one go, so that a flood of them cannot starve the inputs
+DECODE_RETRY_MS = 500  # pause when a record cannot be decoded *now* (schema registry away), which is no poison
+
+
+class LaneState(enum.Enum):
+    """Where a lane stands between assignment and revocation."""
+
+    RUNNING = "running"
+    SUSPENDED = "suspended"  # the group has moved on; waits for the next assignment
+    FENCED = "fenced"  # another owner has its transactional id; if assigned again, it starts anew
+    DRAINING = "draining"  # takes nothing new, finishes what it has
+    CLOSED = "closed"
+
+
+class Lane:
+    """What deciders and effectors share: inbox, layers, offsets, timers, commits, rewinds."""
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        partition: int,
+        *,
+        producer: LaneProducer,
+        store: LaneStore | None,
+        base: Base,
+        membership: Membership,
+        committed: dict[Partition, int],
+        changelogs: dict[str, str],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.spec = spec
+        self.partition = partition
+        self.producer = producer
+        self.store = store
+        self.membership = membership
+        self.state = LaneState.RUNNING
+        self.incarnation = 0  # rises at every rewind; what was started under another one is ignored
+        self.inbox: deque[Message] = deque()
+        self.metrics = LaneMetrics(spec.name, partition)
+        self.layers = Layers(base)
+        self.committed = dict(committed)  # next offset to read, as the group has it
+        self.positions = dict(committed)  # next offset after what is complete
+        self._committing: dict[Partition, int] | None = None
+        self._changelogs = {table: changelogs[table.name] for table in spec.all_tables}
+        self._clock_ms = clock_ms
+        self._highest_timestamp_ms = 0
+        self._outputs = frozenset(output.topic for output in spec.outputs) | {
+            spec.dead_letters(source.topic).topic for source in spec.inputs
+        }
+        self._decoders = {source.topic: source.decode for source in spec.inputs}
+        self._busy_timers: set[tuple[bytes, str]] = set()
+        self._next_due_ms: int | None = None
+        self._decode_again_ms = 0
+        self._refresh_next_due()
+
+    # What the pump calls
+
+    @property
+    def name(self) -> str:
+        """`<agent>-<partition>`, for logs and errors."""
+        return f"{self.spec.name}-{self.partition}"
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is in flight."""
+        return self._committing is not None
+
+    @property
+    def in_hand(self) -> int:
+        """Records fetched and not yet complete."""
+        return len(self.inbox)
+
+    def feed(self, messages: Iterable[Message]) -> None:
+        """Take records that the pump has fetched."""
+        self.inbox.extend(messages)
+
+    def work(self) -> bool:
+        """Handle some of what is waiting; whether there was anything to do."""
+        raise NotImplementedError
+
+    def idle_until_ms(self) -> int | None:
+        """When the next timer is due (epoch ms), or None."""
+        return self._next_due_ms
+
+    def begin_commit(self) -> Work | None:
+        """Step 1: snapshot what is complete; None when there is nothing to commit or a commit is in flight."""
+        if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
+            return None
+        if self.positions == self.committed and not self.layers.promoted:
+            return None
+        self._committing = dict(self.positions)
+        if self.spec.timer_table is not None:
+            self._stage_offsets(self.spec.timer_table, self._committing)
+        layer = self.layers.begin_commit()
+        return Work(layer, self._committing, self.membership, self._changelogs)
+
+    def end_commit(self, changelog_offsets: dict[str, int]) -> None:
+        """Steps 7 and 8, after the transaction has committed."""
+        assert self._committing is not None
+        failpoint("before_apply")
+        if self.store is not None:
+            self.store.apply(self.layers.committing.rows, changelog_offsets)
+        failpoint("after_apply")
+        self.layers.end_commit()
+        self.committed, self._committing = self._committing, None
+
+    def rewind(self) -> None:
+        """Drop everything that is not committed; the pump seeks to `committed` and records come again."""
+        self.incarnation += 1
+        self._committing = None
+        self.inbox.clear()
+        self.layers.discard()
+        self.positions = dict(self.committed)
+        self._refresh_next_due()
+
+    def close(self) -> None:
+        """Let go of the store and the producer. What is not committed is for the next owner."""
+        self.state = LaneState.CLOSED
+        self.incarnation += 1
+        if self.store is not None:
+            self.store.close()
+        self.producer.close()
+
+    # What deciders and effectors share
+
+    def _new_stage(self) -> Stage:
+        return Stage(
+            self.layers,
+            partition=self.partition,
+            highest_timestamp_ms=self._highest_timestamp_ms,
+            timer_table=self.spec.timer_table,
+            outputs=self._outputs,
+        )
+
+    def _decode(self, message: Message) -> Record | Poison | None:
+        """The record in `message`; Poison when it means nothing; None when it cannot be decoded now."""
+        timestamp_ms = message.timestamp()[1]
+        self._highest_timestamp_ms = max(self._highest_timestamp_ms, timestamp_ms)
+        key, value = message.key(), message.value()
+        if key is None or value is None:
+            return Poison("a null key" if key is None else "a null value")
+        try:
+            decoded = self._decoders[message.topic()](value)
+        except Poison as error:
+            return error
+        except Exception as error:
+            self._decode_again_ms = self._clock_ms() + DECODE_RETRY_MS
+            log.warning("record cannot be decoded now", lane=self.name, error=str(error))
+            return None
+        headers = tuple(message.headers() or ())
+        return Record(message.topic(), self.partition, message.offset(), key, decoded, timestamp_ms, headers)
+
+    def _may_decode(self) -> bool:
+        return self._decode_again_ms <= (self._clock_ms() if self._decode_again_ms else 0)
+
+    def _stage_poison(self, stage: Stage, message: Message, error: Exception) -> None:
+        """A record that cannot be decoded goes to the DLQ with its cause; the lane goes on."""
+        self._stage_dead_letter(
+            stage,
+            message.topic(),
+            message.offset(),
+            message.key(),
+            message.value(),
+            error,
+            tuple(message.headers() or ()),
+        )
+
+    def _stage_failed(self, stage: Stage, record: Record, message: Message | None, error: Exception) -> None:
+        """A record whose handling failed alone: its dead letter, and what the agent's hook wants to be said."""
+        topic = record.topic if record.topic != TIMERS else self.spec.inputs[0].topic
+        value = message.value() if message is not None else record.value.payload
+        self._stage_dead_letter(stage, topic, record.offset, record.key, value, error, record.headers)
+        if self.spec.on_dead_letter is not None:
+            self.spec.on_dead_letter(record, error, stage, stage)
+
+    def _stage_dead_letter(
+        self,
+        stage: Stage,
+        topic: str,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        error: Exception,
+        headers: tuple[tuple[str, bytes], ...],
+    ) -> None:
+        log.error(
+            "record goes to the dead-letter queue",
+            lane=self.name,
+            topic=topic,
+            offset=offset,
+            error_class=type(error).__name__,
+            error=str(error),
+        )
+        self.metrics.dead_letters.inc()
+        letter = DeadLetter(topic, self.partition, offset, key, value, headers, type(error).__name__, str(error))
+        stage.send(self.spec.dead_letters(topic), letter, key=key)
+
+    def _promote(self, layer: Layer) -> None:
+        """An event succeeded: its effects join what the next commit carries."""
+        self.layers.promoted.absorb(layer)
+        if self.spec.timer_table is not None and layer.rows.get(self.spec.timer_table):
+            self._refresh_next_due()
+
+    def _due_timers(self) -> list[Record]:
+        """Up to TIMERS_AT_ONCE timers that are due, in order, as records; busy ones are already being handled."""
+        now_ms = self._clock_ms()
+        if self._next_due_ms is None or now_ms < self._next_due_ms or self.spec.timer_table is None:
+            return []
+        due: list[Record] = []
+        for row_key, payload in self._scan_timers(now_ms):
+            timer = timers.parse_due_row(row_key, payload)
+            if (timer.key, timer.name) in self._busy_timers:
+                continue
+            due.append(Record(TIMERS, self.partition, -1, timer.key, timer, now_ms))
+            if len(due) == TIMERS_AT_ONCE:
+                break
+        return due
+
+    def _scan_timers(self, until_ms: int) -> Iterator[tuple[bytes, bytes]]:
+        assert self.spec.timer_table is not None
+        return self.layers.scan(self.spec.timer_table, *timers.due_until(until_ms))
+
+    def _refresh_next_due(self) -> None:
+        self._next_due_ms = None
+        if self.spec.timer_table is None:
+            return
+        for row_key, payload in self.layers.scan(self.spec.timer_table, timers.DUE, timers.IDENTITY):
+            timer = timers.parse_due_row(row_key, payload)
+            if (timer.key, timer.name) not in self._busy_timers:
+                self._next_due_ms = timer.due_ms
+                return
+
+    def _stage_offsets(self, table: TableSpec, offsets: dict[Partition, int]) -> None:
+        """The source offsets travel in the changelog too, so that state and group can be compared at start-up."""
+        encoded = encode_offsets(offsets)
+        self.layers.promoted.rows.setdefault(table, {})[timers.OFFSETS] = Row(encoded, encoded)
+
+
+def encode_offsets(offsets: dict[Partition, int]) -> bytes:
+    """Next offsets to read as the row that travels in the changelog."""
+    return json.dumps([[topic, partition, offset] for (topic, partition), offset in sorted(offsets.items())]).encode()
+
+
+def decode_offsets(encoded: bytes) -> dict[Partition, int]:
+    """The reverse of encode_offsets."""
+    return {(topic, partition): offset for topic, partition, offset in json.loads(encoded)}

@@ -1,0 +1,167 @@
+"""What happens before a lane runs: end the predecessor's transaction, find the offsets, rebuild the tables.
+
+The order matters (exactly-once guide, "Fencing"): InitProducerId, stable committed offsets, restore, process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from streams.exactly_once.errors import StateMismatch
+from streams.exactly_once.lane import Partition
+from streams.exactly_once.metrics import LaneMetrics
+from streams.exactly_once.store import LaneStore
+from streams.exactly_once.table_spec import TableSpec
+
+log = structlog.get_logger(__name__)
+
+UNSTABLE_RETRY_S = 0.01  # a pending transaction of the predecessor ends within milliseconds of InitProducerId
+POLL_S = 0.05
+FETCH_MAX = 10_000
+
+_CHANGELOG_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+
+
+class Abandoned(Exception):  # noqa: N818
+    """The lane was taken away while it started; nothing was done that needs undoing."""
+
+
+def committed_offsets(
+    admin: AdminClient, group: str, partitions: list[Partition], wanted: Callable[[], bool]
+) -> dict[Partition, int]:
+    """The group's committed offsets of `partitions`, none of them part of an open transaction.
+
+    A partition without one is left out. An error per partition comes with offset -1001, so a negative number alone
+    does not mean "none": only an answer without error does. Raises Abandoned when the lane is no longer wanted.
+    """
+    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for topic, number in partitions])]
+    while wanted():
+        try:
+            answer = admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=10.0)
+            entries = answer[group].result().topic_partitions
+        except Exception as error:  # the future raises KafkaException for the whole group: coordinator moving, time-out
+            log.info("committed offsets not to be had yet", group=group, error=str(error))
+            time.sleep(UNSTABLE_RETRY_S * 10)
+            continue
+        if any(entry.error is not None for entry in entries):
+            time.sleep(UNSTABLE_RETRY_S)
+            continue
+        return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
+    raise Abandoned
+
+
+def restore_tables(
+    store: LaneStore,
+    tables: Mapping[TableSpec, str],
+    partition: int,
+    consumer_config: Mapping[str, object],
+    metrics: LaneMetrics,
+    wanted: Callable[[], bool],
+) -> int:
+    """Bring every table of a lane up to the end of its changelog; returns how many records were applied.
+
+    The target is the read_uncommitted end: after InitProducerId no transaction of this lane is open, so a
+    read_committed reader must get there. It ends at the target, never by time-out. Raises Abandoned.
+    """
+    restored = 0
+    reader = Consumer(
+        {
+            **consumer_config,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    ends = Consumer({**consumer_config, "isolation.level": "read_uncommitted", "enable.auto.commit": False})
+    try:
+        for table, changelog in tables.items():
+            target = _end(ends, changelog, partition, wanted)
+            restored += _restore_table(reader, store, table, changelog, partition, target, wanted, metrics)
+    finally:
+        ends.close()
+        reader.close()
+    return restored
+
+
+def check_offsets(lane: str, embedded: dict[Partition, int] | None, committed: dict[Partition, int], app: str) -> None:
+    """Compare the offsets that came with the state to the group's. Raises StateMismatch where they differ."""
+    if embedded is None and not committed:
+        return
+    if embedded != committed:
+        raise StateMismatch(
+            f"{lane}: the state stands at {embedded}, the consumer group {app} at {committed}. Somebody moved one "
+            f"without the other; going on would double or lose records. Move both together, or put the offsets back"
+        )
+
+
+def _end(consumer: Consumer, topic: str, partition: int, wanted: Callable[[], bool]) -> int:
+    while wanted():
+        try:
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5.0)
+        except KafkaException as error:
+            if error.args[0].code() in _CHANGELOG_MISSING:
+                raise StateMismatch(
+                    f"changelog {topic} is missing: create the app's topics before it starts"
+                ) from error
+            log.info("end of the changelog not to be had yet", topic=topic, error=error.args[0].str())
+            continue
+        return int(end)
+    raise Abandoned
+
+
+def _restore_table(
+    reader: Consumer,
+    store: LaneStore,
+    table: TableSpec,
+    changelog: str,
+    partition: int,
+    target: int,
+    wanted: Callable[[], bool],
+    metrics: LaneMetrics,
+) -> int:
+    applied = store.offset(changelog)
+    if applied is not None and applied >= target:
+        log.warning("state is ahead of its changelog, rebuilding", table=table.name, applied=applied, end=target)
+        store.wipe()
+        applied = None
+    if target == 0:
+        return 0
+    start = OFFSET_BEGINNING if applied is None else applied + 1
+    if start == target:
+        return 0
+    reader.assign([TopicPartition(changelog, partition, start)])
+    restored, at_end = 0, False
+    while not at_end:
+        if not wanted():
+            raise Abandoned
+        records: list[tuple[bytes, bytes | None]] = []
+        last = -1
+        first = reader.poll(POLL_S)
+        for message in () if first is None else (first, *reader.consume(FETCH_MAX, 0)):
+            error = message.error()
+            if error is None:
+                records.append((message.key(), message.value()))
+                last = message.offset()
+            elif error.code() == KafkaError._PARTITION_EOF:
+                at_end = at_end or message.offset() >= target
+            else:
+                log.warning("changelog fetch error", table=table.name, error=error.str())
+        if records:
+            store.restore(table, records, {changelog: last})
+            restored += len(records)
+            metrics.restored.inc(len(records))
+    return restored
