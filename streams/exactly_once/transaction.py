@@ -106,6 +106,13 @@ class LaneProducer:
 
         Raises CommitAborted or LaneSuspended (nothing is visible) and LaneLost (nothing may be tried again).
         """
+        try:
+            return self._commit(work)
+        except SystemError as error:
+            # A fatal error (fenced) that arrives inside a callback surfaces as this from the C binding.
+            raise LaneLost(f"fatal error inside a delivery callback: {error.__cause__ or error}") from error
+
+    def _commit(self, work: Work) -> dict[str, int]:
         failpoint("before_begin")
         try:
             self._producer.begin_transaction()
