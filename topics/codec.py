@@ -1,0 +1,163 @@
+"""Records to bytes and back: Avro in the Confluent wire format (a zero byte, the schema's id, the Avro body).
+
+The schema's id selects the decoder, which is made once per id; ids of our own schemas are known before the first record
+(topics.schema_ids). A record written under another version of its schema is read as that version and projected to ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.schema import to_parsing_canonical_form
+
+from streams.exactly_once.errors import Poison
+from topics import catalog
+from topics.registry import RegistryUnavailable
+from topics.schemas import NAMESPACE, Schema, load, parsed
+
+MAGIC = 0
+HEADER_BYTES = 5
+
+FetchSchema = Callable[[int], str | None]
+"""The text of the schema with an id, None when the registry has none; raises RegistryUnavailable."""
+
+
+class Message(NamedTuple):
+    """A record: its type's name and its fields (strings, ints, bytes, bools, None, dicts and lists; times are ints)."""
+
+    name: str
+    fields: Mapping[str, Any]
+
+
+class _Decoder(NamedTuple):
+    name: str
+    writer: Schema  # as it was written
+    reader: Schema | None  # ours, where it differs
+
+
+class Codec:
+    """Encodes and decodes records of the catalogue's topics. Safe to share between threads."""
+
+    def __init__(self, ids: Mapping[str, int], fetch: FetchSchema) -> None:
+        """`ids`: subject name to schema id, at least of the topics that will be encoded.
+
+        `fetch` is asked once for each other id that turns up in a record.
+        """
+        self._ids = dict(ids)
+        self._fetch = fetch
+
+    def encode(self, topic: str, record_name: str, fields: Mapping[str, Any]) -> bytes:
+        """The bytes of one record.
+
+        Raises ValueError or TypeError when the fields do not fit the schema (a name too many included), KeyError when
+        the topic does not list the record, RegistryUnavailable when its id is not known.
+        """
+        return self.record_encoder(topic, record_name)(fields)
+
+    def record_encoder(self, topic: str, record_name: str) -> Callable[[Mapping[str, Any]], bytes]:
+        """Fields to bytes, for one record type of one topic: the fast way. Errors as `encode`."""
+        header, schema = self._writer(topic, record_name)
+        return partial(_write, header, schema)
+
+    def encoder(self, topic: str) -> Callable[[Message], bytes]:
+        """Messages to bytes, for an Output that carries several record types. Errors as `encode`."""
+        encoders = {name: self.record_encoder(topic, name) for name in catalog.find(topic).records}
+
+        def encode(message: Message) -> bytes:
+            return encoders[message.name](message.fields)
+
+        return encode
+
+    def decode(self, topic: str, data: bytes | None) -> Message:
+        """The record in `data`, which came from `topic`.
+
+        Raises Poison, with its cause, for what can never be read; RegistryUnavailable when only the registry knows and
+        does not answer: the same bytes may be readable later.
+        """
+        return self.decoder(topic)(data)
+
+    def decoder(self, topic: str) -> Callable[[bytes | None], Message]:
+        """Bytes to messages, for one topic: the fast way. Errors as `decode`."""
+        decoders = self._known_decoders(topic)
+        refused: dict[int, str] = {}  # ids that this topic does not list: schemas never change under an id
+
+        def decode(data: bytes | None) -> Message:
+            if data is None:
+                raise Poison("a null value")
+            if len(data) <= HEADER_BYTES or data[0] != MAGIC:
+                raise Poison(f"not in the Confluent wire format: {_shown(data)}")
+            schema_id = int.from_bytes(data[1:HEADER_BYTES], "big")
+            found = decoders.get(schema_id)
+            if found is None:
+                if schema_id in refused:
+                    raise Poison(refused[schema_id])
+                found = self._learn(topic, schema_id, refused)
+                decoders[schema_id] = found
+            return Message(found.name, _read(found, data))
+
+        return decode
+
+    def _writer(self, topic: str, record_name: str) -> tuple[bytes, Schema]:
+        entry = catalog.find(topic)
+        if record_name not in entry.records:
+            raise KeyError(f"{topic} lists no record {record_name}")
+        subject = f"{topic}-{record_name}"
+        if subject not in self._ids:
+            raise RegistryUnavailable(f"the schema id of {subject} is not known yet")
+        header = bytes([MAGIC]) + self._ids[subject].to_bytes(4, "big")
+        return header, parsed(load(entry.schema_folder, record_name))
+
+    def _known_decoders(self, topic: str) -> dict[int, _Decoder]:
+        entry = catalog.find(topic)
+        return {
+            self._ids[subject]: _Decoder(name, parsed(load(entry.schema_folder, name)), None)
+            for name in entry.records
+            if (subject := f"{topic}-{name}") in self._ids
+        }
+
+    def _learn(self, topic: str, schema_id: int, refused: dict[int, str]) -> _Decoder:
+        """The decoder of an id that was not known before."""
+        text = self._fetch(schema_id)
+        if text is None:
+            raise Poison(f"schema id {schema_id} is unknown to the registry")
+        try:
+            writer = parsed(json.loads(text))
+        except Exception as error:
+            raise Poison(f"schema {schema_id} cannot be parsed: {error}") from error
+        namespace, _, name = str(writer.get("name")).rpartition(".")
+        entry = catalog.find(topic)
+        if namespace != NAMESPACE or name not in entry.records:
+            refused[schema_id] = f"{topic} lists no record {writer.get('name')} (schema id {schema_id})"
+            raise Poison(refused[schema_id])
+        reader = parsed(load(entry.schema_folder, name))
+        is_same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(reader)
+        return _Decoder(name, reader if is_same else writer, None if is_same else reader)
+
+
+def _write(header: bytes, schema: Schema, fields: Mapping[str, Any]) -> bytes:
+    buffer = BytesIO()
+    buffer.write(header)
+    schemaless_writer(buffer, schema, fields, strict_allow_default=True, disable_tuple_notation=True)
+    return buffer.getvalue()
+
+
+def _read(decoder: _Decoder, data: bytes) -> Mapping[str, Any]:
+    buffer = BytesIO(data)
+    buffer.seek(HEADER_BYTES)
+    try:
+        fields = schemaless_reader(buffer, decoder.writer, decoder.reader)
+    except Exception as error:  # whatever a reader of hostile bytes may raise, they mean nothing
+        raise Poison(f"bad Avro bytes for {decoder.name}: {type(error).__name__} {error}") from error
+    if (rest := len(data) - buffer.tell()) != 0:
+        raise Poison(f"{rest} bytes too many after {decoder.name}")
+    assert isinstance(fields, dict)
+    return fields
+
+
+def _shown(data: bytes) -> str:
+    return f"{len(data)} bytes beginning {data[:8].hex()}" if data else "no bytes"
