@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tables.records import cql
-from tables.records.payments import day_of
+from tables.records.payments import END_OF_TIME, day_of
 from tables.records.session import Mutation, RecordsSession, Row
 
 _BASE = 1_600_000_000_000_000  # a delivery's rows are written at this plus the attempt: no clock is compared
@@ -28,7 +28,6 @@ _SELECT_LIST = cql.select(
     "webhook_deliveries_by_endpoint",
     "WHERE endpoint_id = ? AND day = ? AND (first_attempt_at, delivery_id) < (?, ?) LIMIT ?",
 )
-_END_OF_TIME = 253_402_300_799_000_000  # the last second of the year 9999
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +83,7 @@ class DeliveryRecords:
         self, endpoint_id: str, *, limit: int, status: str | None = None, starting_after: Delivery | None = None
     ) -> list[Delivery]:
         """Up to `limit` deliveries of an endpoint, newest first, behind the last one of the page before."""
-        before = (_END_OF_TIME, "")
+        before = (END_OF_TIME, "")
         if starting_after is not None:
             before = (starting_after.attempts[0].at, starting_after.delivery_id)
         found: list[Delivery] = []

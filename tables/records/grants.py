@@ -1,6 +1,7 @@
 """Who may do what in Cassandra, cell by cell: denied is everything that is not listed here.
 
-Roles are the services' names. MODIFY includes TRUNCATE, and a lightweight transaction needs SELECT beside MODIFY.
+Roles are the services' names; only the cluster's administrator changes the schema. MODIFY includes TRUNCATE, and a
+lightweight transaction needs SELECT beside MODIFY.
 The stack grants from this data, and the tests check every cell of it.
 """
 
@@ -45,8 +46,6 @@ TABLES: Final = RECORD_TABLES + CONTROL_TABLES
 SCHEMA_TABLE: Final = "schema_migrations"
 
 READS_EVERYTHING: Final = "auditor"
-CHANGES_SCHEMA: Final = "operator"  # runs `payments db migrate`; reads and writes no record
-SCHEMA_PERMISSIONS: Final = ("CREATE", "ALTER")
 
 _API_WRITES = frozenset(CONTROL_TABLES) - {"settlement_runs"}
 
@@ -74,7 +73,7 @@ GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
     ),
     "provider-simulator": {},
     READS_EVERYTHING: dict.fromkeys((*TABLES, SCHEMA_TABLE), _READ),
-    CHANGES_SCHEMA: {SCHEMA_TABLE: _WRITE},
+    "operator": {},
     "settlement-operator": {},
     "internal-producer": {},
 }
@@ -83,16 +82,12 @@ GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
 
 def grant_statements(keyspace: str) -> list[str]:
     """The CQL that grants everything; the roles must exist. Granting again changes nothing."""
-    on_tables = [
+    return [
         f'GRANT {permission} ON TABLE {keyspace}.{table} TO "{role}"'
         for role, tables in GRANTS.items()
         for table, permissions in tables.items()
         for permission in sorted(permissions)
     ]
-    on_keyspace = [
-        f'GRANT {permission} ON KEYSPACE {keyspace} TO "{CHANGES_SCHEMA}"' for permission in SCHEMA_PERMISSIONS
-    ]
-    return on_tables + on_keyspace
 
 
 async def apply_grants(session: RecordsSession, keyspace: str) -> None:

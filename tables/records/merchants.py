@@ -72,7 +72,7 @@ class MerchantRecords:
         values = [getattr(merchant, name) for name in cql.names(_MERCHANT_COLUMNS)]
         return await self._session.apply(_CREATE_MERCHANT, values)
 
-    async def get(self, merchant_id: str) -> Merchant | None:
+    async def merchant(self, merchant_id: str) -> Merchant | None:
         """The merchant, or None."""
         rows = await self._session.execute(_SELECT_MERCHANT, (merchant_id,))
         return Merchant(**rows[0]._asdict()) if rows else None
@@ -97,9 +97,9 @@ class MerchantRecords:
         listed = await self._session.apply(_CREATE_KEY_BY_MERCHANT, values)
         if not listed and await self.key(key.merchant_id, key.key_id) != key:
             return False
-        return await self._session.apply(_CREATE_KEY_BY_HASH, values) or await self.find_key(key.key_hash) == key
+        return await self._session.apply(_CREATE_KEY_BY_HASH, values) or await self.by_hash(key.key_hash) == key
 
-    async def find_key(self, key_hash: bytes) -> ApiKey | None:
+    async def by_hash(self, key_hash: bytes) -> ApiKey | None:
         """The key with this keyed hash, valid or not, or None."""
         rows = await self._session.execute(_SELECT_KEY, (key_hash,))
         return _key_of_row(rows[0]) if rows else None

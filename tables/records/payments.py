@@ -6,6 +6,7 @@ late changes nothing. Payment, transactions and history share the partition key,
 
 from __future__ import annotations
 
+import builtins
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from tables.records import cql
 from tables.records.session import Mutation, RecordsSession, Row
 
 SHARDS = 8  # per merchant and day: at 1 KiB a row, 100 MiB partitions hold 800,000 payments of a merchant a day
+
+END_OF_TIME = 253_402_300_799_000_000  # the last second of the year 9999, in microseconds
 
 _PAYMENT_COLUMNS = (
     "merchant_id, status, amount, amount_refunded, currency, personal_data, payment_method_token,"
@@ -118,52 +121,6 @@ class PaymentRecords:
         rows = await self._session.execute(_SELECT_HISTORY, (payment_id,))
         return [HistoryEntry(**row._asdict()) for row in rows]
 
-    async def newest(
-        self,
-        merchant_id: str,
-        *,
-        limit: int,
-        status: str | None = None,
-        created_after: int = 0,
-        created_before: int | None = None,
-        starting_after: Payment | None = None,
-        now: int,
-    ) -> list[Payment]:
-        """Up to `limit` payments of the merchant, newest first (ask for one more to know whether there are more).
-
-        Bounds are microseconds and exclusive; `starting_after` is the last payment of the page before; `now` bounds
-        the days to look at.
-        """
-        before: tuple[int, str] = (now + 1 if created_before is None else created_before, "")
-        if starting_after is not None:
-            before = min(before, (starting_after.created_at, starting_after.payment_id))
-        found: list[Payment] = []
-        days = await self._session.execute(_SELECT_DAYS, (merchant_id, day_of(created_after), day_of(before[0])))
-        for row in days:
-            await self._list_day(found, merchant_id, row.day, before, created_after, status, limit)
-            if len(found) >= limit:
-                break
-        return found
-
-    async def _list_day(
-        self,
-        found: list[Payment],
-        merchant_id: str,
-        day: str,
-        before: tuple[int, str],
-        after: int,
-        status: str | None,
-        limit: int,
-    ) -> None:
-        while len(found) < limit:
-            page = max(limit - len(found), 100 if status else 1)  # a filter may drop most of a page
-            rows = await self._session.execute(_SELECT_LIST, (merchant_id, day, *before, after, page))
-            wanted = [row for row in rows if status is None or row.status == status]
-            found.extend(_decode_payment(row.snapshot) for row in wanted[: limit - len(found)])
-            if len(rows) < page:
-                return
-            before = (rows[-1].created_at, rows[-1].payment_id)
-
     async def write_event(self, event: str, fields: Mapping[str, Any], *also: Mutation) -> None:
         """Record what an event left its payment as; `also` are mutations that belong to the same event.
 
@@ -185,6 +142,51 @@ class PaymentRecords:
         if len(self._days_written) > 100_000:  # bounds the memory; writing a day again is harmless
             self._days_written.clear()
         self._days_written.add(day)
+
+    async def list(
+        self,
+        merchant_id: str,
+        *,
+        limit: int,
+        status: str | None = None,
+        created_after: int = 0,
+        created_before: int | None = None,
+        starting_after: Payment | None = None,
+    ) -> Sequence[Payment]:
+        """Up to `limit` payments of the merchant, newest first (ask for one more to know whether there are more).
+
+        Bounds are microseconds and exclusive; `starting_after` is the last payment of the page before.
+        """
+        before = (END_OF_TIME if created_before is None else created_before, "")
+        if starting_after is not None:
+            before = min(before, (starting_after.created_at, starting_after.payment_id))
+        found: builtins.list[Payment] = []
+        days = await self._session.execute(_SELECT_DAYS, (merchant_id, day_of(created_after), day_of(before[0])))
+        for row in days:
+            await _list_day(self._session, found, merchant_id, row.day, before, created_after, status, limit)
+            if len(found) >= limit:
+                break
+        return found
+
+
+async def _list_day(
+    session: RecordsSession,
+    found: list[Payment],
+    merchant_id: str,
+    day: str,
+    before: tuple[int, str],
+    after: int,
+    status: str | None,
+    limit: int,
+) -> None:
+    while len(found) < limit:
+        page = max(limit - len(found), 100 if status else 1)  # a filter may drop most of a page
+        rows = await session.execute(_SELECT_LIST, (merchant_id, day, *before, after, page))
+        wanted = [row for row in rows if status is None or row.status == status]
+        found.extend(_decode_payment(row.snapshot) for row in wanted[: limit - len(found)])
+        if len(rows) < page:
+            return
+        before = (rows[-1].created_at, rows[-1].payment_id)
 
 
 def day_of(at: int) -> str:
