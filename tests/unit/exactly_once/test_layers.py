@@ -1,0 +1,121 @@
+"""Staged effects: what a handler sees of them, and what is left when it fails."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.exactly_once.errors import EffectRefused, VersionConflict
+from streams.exactly_once.layers import Layers, Stage
+from streams.exactly_once.records import Output
+from streams.exactly_once.table_spec import TableSpec, prefix_end
+from streams.exactly_once.testing import Bench, MemoryBase
+
+ROWS = TableSpec("rows", encode=lambda value: str(value).encode(), decode=int, version=lambda value: int(value))
+OUT = Output("out", str.encode)
+
+
+def stage_over(layers: Layers, outputs: frozenset[str] | None = None) -> Stage:
+    return Stage(layers, partition=0, highest_timestamp_ms=0, timer_table=None, outputs=outputs)
+
+
+def test_a_handler_reads_what_it_has_staged_itself() -> None:
+    stage = stage_over(Layers(MemoryBase()))
+    stage.put(ROWS, b"a", 1)
+    assert stage.get(ROWS, b"a") == 1
+    stage.delete(ROWS, b"a")
+    assert stage.get(ROWS, b"a") is None
+
+
+def test_a_versioned_put_refuses_another_version() -> None:
+    stage = stage_over(Layers(MemoryBase()))
+    stage.put(ROWS, b"a", 1, expected_version=0)
+    with pytest.raises(VersionConflict, match="version 1, expected 0"):
+        stage.put(ROWS, b"a", 1, expected_version=0)
+    stage.put(ROWS, b"a", 2, expected_version=1)
+
+
+def test_an_undeclared_output_and_an_oversize_record_are_refused_where_they_are_staged() -> None:
+    stage = stage_over(Layers(MemoryBase()), frozenset({"out"}))
+    with pytest.raises(EffectRefused, match="not declared"):
+        stage.send(Output("other", str.encode), "x", key=b"k")
+    with pytest.raises(EffectRefused, match="1000001 bytes"):
+        stage.send(OUT, "x" * 1_000_000, key=b"k")
+
+
+def test_a_timer_of_an_agent_without_timers_is_refused() -> None:
+    with pytest.raises(EffectRefused, match="timers=True"):
+        stage_over(Layers(MemoryBase())).set_timer(b"k", "t", 1)
+
+
+def test_prefix_end_is_the_first_key_behind_the_prefix() -> None:
+    assert prefix_end(b"ab") == b"ac"
+    assert prefix_end(b"a\xff") == b"b"
+
+
+Actions = st.sampled_from(["put", "delete", "promote", "commit"])
+Operations = st.lists(st.tuples(Actions, st.integers(0, 9), st.integers(0, 99)), max_size=60)
+KEYS = [bytes([number]) for number in range(10)]
+
+
+@given(Operations)
+def test_layers_over_a_base_read_and_scan_as_one_map_would(operations: list[tuple[str, int, int]]) -> None:
+    base = MemoryBase()
+    layers = Layers(base)
+    stage = stage_over(layers)
+    model: dict[bytes, int] = {}
+    for action, number, value in operations:
+        key = bytes([number])
+        if action == "put":
+            stage.put(ROWS, key, value)
+            model[key] = value
+        elif action == "delete":
+            stage.delete(ROWS, key)
+            model.pop(key, None)
+        elif action == "promote":
+            layers.promoted.absorb(stage.layer)
+            stage = stage_over(layers)
+        elif layers.promoted:
+            for row_key, row in layers.begin_commit().rows[ROWS].items():
+                if row.encoded is None:
+                    base.rows.setdefault("rows", {}).pop(row_key, None)
+                else:
+                    base.rows.setdefault("rows", {})[row_key] = row.encoded
+            layers.end_commit()
+        assert [stage.get(ROWS, key) for key in KEYS] == [model.get(key) for key in KEYS]
+        assert list(stage.scan(ROWS, b"\x02", b"\x08")) == sorted(
+            (key, value) for key, value in model.items() if b"\x02" <= key < b"\x08"
+        )
+
+
+def test_timers_fire_in_order_of_due_time_once_and_a_moved_one_only_at_its_new_time() -> None:
+    bench = Bench(now_ms=1_000)
+
+    def arm(batch: object, state: Stage, effects: Stage) -> None:
+        effects.set_timer(b"k", "late", 3_000, b"L")
+        effects.set_timer(b"k", "early", 2_000, b"E")
+        effects.set_timer(b"other", "moved", 1_500)
+        effects.set_timer(b"other", "moved", 2_500, b"M")
+        effects.set_timer(b"k", "gone", 2_100)
+        effects.cancel_timer(b"k", "gone")
+
+    bench.decide(arm, bench.record("in", b"k", None))
+    assert bench.advance(999) == []
+    assert [record.value.payload for record in bench.advance(1)] == [b"E"]
+    assert [record.value.payload for record in bench.advance(10_000)] == [b"M", b"L"]
+    assert bench.advance(10_000) == []
+
+
+def test_a_handler_that_raises_leaves_no_trace() -> None:
+    bench = Bench()
+
+    def fail(batch: object, state: Stage, effects: Stage) -> None:
+        effects.put(ROWS, b"a", 1)
+        effects.send(OUT, "x", key=b"a")
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - any message
+        bench.decide(fail, bench.record("in", b"a", None))
+    assert bench.sent == []
+    assert bench.rows(ROWS) == []
