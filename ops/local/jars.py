@@ -168,7 +168,7 @@ def _download(artifact: LockedArtifact, repository: Path, target: Path) -> None:
     Path(wanted.resolve()).replace(target)
     if (found := sha256_of(target)) != artifact.sha256:
         raise StackError(
-            f"{artifact.filename} came with SHA-256 {found[:12]}, the lock says {artifact.sha256[:12]}; it was refused.",
+            f"{artifact.filename} came with SHA-256 {found[:12]}, not {artifact.sha256[:12]} as locked: refused.",
             "Try again; if it stays, the download is being tampered with.",
         )
 

@@ -155,7 +155,7 @@ class Home(msgspec.Struct, frozen=True):
         layout = raw.get("layout") if isinstance(raw, dict) else None
         if layout != LAYOUT_VERSION:
             raise StackError(
-                f"{self.root} was made by another version (layout {layout}, not {LAYOUT_VERSION}); it is left as it is.",
+                f"{self.root} was made by another version (layout {layout}, not {LAYOUT_VERSION}); it is left alone.",
                 "Start with another --home, or remove this one with `payments down --wipe`.",
             )
         return msgspec.convert(raw, StackConfig)

@@ -18,9 +18,9 @@ from ops.local.registry import GROUP_PREFIX, IDENTITY, TOPIC_PREFIXES
 REQUEST_TIMEOUT_S = 30.0
 
 
-def admin_configuration(home: Home, config: StackConfig, ports: Ports) -> dict[str, str]:
-    """librdkafka settings of the stack's administrator."""
-    return {
+def kafka_administrator(home: Home, config: StackConfig, ports: Ports) -> AdminClient:
+    """Kafka as the stack's administrator."""
+    settings = {
         "bootstrap.servers": bootstrap(config, ports),
         "security.protocol": "SSL",
         "ssl.ca.location": str(home.ca),
@@ -28,11 +28,12 @@ def admin_configuration(home: Home, config: StackConfig, ports: Ports) -> dict[s
         "ssl.key.location": str(home.key(STACK_ADMIN)),
         "client.id": STACK_ADMIN,
     }
+    return AdminClient(settings)
 
 
 def grant_registry(home: Home, config: StackConfig, ports: Ports) -> None:
     """Idempotent: Kafka keeps one copy of equal grants."""
-    admin = AdminClient(admin_configuration(home, config, ports))
+    admin = kafka_administrator(home, config, ports)
     bindings = [_grant(ResourceType.TOPIC, prefix) for prefix in TOPIC_PREFIXES]
     bindings.append(_grant(ResourceType.GROUP, GROUP_PREFIX))
     for future in admin.create_acls(bindings, request_timeout=REQUEST_TIMEOUT_S).values():

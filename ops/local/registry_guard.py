@@ -11,14 +11,21 @@ import re
 import signal
 import ssl
 from pathlib import Path
+from urllib.parse import unquote
 
 import aiohttp
 import msgspec
+import yarl
 from aiohttp import web
+
+from ops.runtime.tls import peer_identity
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # POST that only asks: is this schema compatible, is it known under this subject.
 QUESTIONS = re.compile(r"/apis/ccompat/v7/(compatibility/.+|subjects/[^/]+)")
+# Confluent's clients know only the registry's root; Apicurio speaks their dialect below a path.
+CONFLUENT = "/apis/ccompat/v7"
+CONFLUENT_ROOTS = frozenset({"subjects", "schemas", "config", "compatibility", "mode", "contexts"})
 WRITER = "operator"
 MAX_BODY_BYTES = 1024 * 1024
 HOP_BY_HOP = frozenset(
@@ -89,13 +96,21 @@ async def _session(app: web.Application, settings: GuardSettings):  # type: igno
 
 
 def identity_of(request: web.Request) -> str:
-    """Common name of the client's certificate (TLS has verified it against our authority)."""
+    """Who the client's certificate says it is (TLS has verified it against our authority)."""
     certificate = request.transport.get_extra_info("peercert") if request.transport else None
-    for attribute in (certificate or {}).get("subject", ()):
-        for name, value in attribute:
-            if name == "commonName":
-                return str(value)
-    return ""
+    return peer_identity(certificate) or ""
+
+
+def upstream_path(path: str) -> str:
+    """Where Apicurio serves `path`; also what the rules below are about."""
+    root = path.removeprefix("/").partition("/")[0].partition("?")[0]
+    return CONFLUENT + path if root in CONFLUENT_ROOTS else path
+
+
+def is_plain(path: str) -> bool:
+    """Whether the registry reads the path as we do: no dot segments, none that appear after unescaping."""
+    segments = unquote(path.partition("?")[0]).replace("\\", "/").split("/")
+    return path.startswith("/") and not {".", ".."} & set(segments) and "%2f" not in path.lower()
 
 
 def may(identity: str, method: str, path: str) -> bool:
@@ -105,14 +120,17 @@ def may(identity: str, method: str, path: str) -> bool:
 
 async def _forward(request: web.Request) -> web.StreamResponse:
     identity = identity_of(request)
-    if not may(identity, request.method, request.path):
+    path = upstream_path(request.raw_path)
+    if not is_plain(path):
+        return web.json_response({"error_code": 400, "message": "the path is not in its plain form"}, status=400)
+    if not may(identity, request.method, path.partition("?")[0]):
         log.warning("refused %s %s for %s", request.method, request.path, identity)
         return web.json_response({"error_code": 403, "message": f"only {WRITER} may write schemas"}, status=403)
     headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
     try:
         async with request.app[SESSION].request(
             request.method,
-            request.app[UPSTREAM] + request.raw_path,
+            yarl.URL(request.app[UPSTREAM] + path, encoded=True),  # as it came: subjects hold escapes
             headers=headers,
             data=await request.read() or None,
             allow_redirects=False,

@@ -38,7 +38,10 @@ def start(home: Home, config: StackConfig, report: Report) -> bool:
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _one_starter(home):
         if supervisor_is_alive(home):
-            return False
+            if not _has_failed(home):
+                return False
+            report("The last start failed and is tried again.")
+            stop(home, report)
         stop_leftovers(home, report)
         ports = Ports(config.port_base)
         preflight.check(home, config, ports)
@@ -50,6 +53,11 @@ def start(home: Home, config: StackConfig, report: Report) -> bool:
         cassandra.write_configuration(home, config, ports)
         _spawn_supervisor(home)
     return True
+
+
+def _has_failed(home: Home) -> bool:
+    state = read_state(home)
+    return state is not None and state.failed_step is not None
 
 
 def _check_compatible(home: Home, config: StackConfig) -> None:

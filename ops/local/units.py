@@ -19,6 +19,9 @@ from ops.local.service_environment import service_environment
 HOME_VARIABLE = "PAYMENTS_STACK_HOME"  # in every process of a stack: so that what a crash left behind is found
 
 
+PREPARED = ("topics-0", "schemas-0", "records-0")  # what every service of ours finds in place
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """One process (`ready` set) or one step (`ready` None: done when it exits with 0)."""
@@ -44,8 +47,10 @@ def plan(home: Home, cache: Path, config: StackConfig) -> list[Unit]:
     servers += _registry(home, cache, config, ports)
     if config.servers_only:
         return servers
-    prepare = _step(home, "prepare", after=("schema-registry-1", "cassandra-roles-0"))
-    return [*servers, prepare, *_services(home, config, ports), _step(home, "merchants", after=_service_keys(config))]
+    merchants = _step(
+        home, "merchants", after=tuple(f"payment-api-{i}" for i in range(config.instances("payment-api")))
+    )
+    return [*servers, *_services(home, config, ports), merchants]
 
 
 def base_environment(home: Home) -> dict[str, str]:
@@ -101,7 +106,7 @@ def _cassandra(home: Home, cache: Path, config: StackConfig, ports: Ports) -> li
         )
         for node in range(config.nodes)
     ]
-    return [*first_boot_step, *nodes, _step(home, "cassandra-roles", after=tuple(node.key for node in nodes))]
+    return [*first_boot_step, *nodes, _step(home, "records", after=tuple(node.key for node in nodes))]
 
 
 def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> list[Unit]:
@@ -115,6 +120,7 @@ def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> lis
     }
     return [
         _step(home, "registry-access", after=brokers),
+        _step(home, "topics", after=brokers),
         Unit(
             name="schema-registry",
             argv=registry.start_command(cache),
@@ -132,11 +138,8 @@ def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> lis
             log=home.log("schema-registry", 1),
             ready=lambda: registry.guard_is_ready(home, ports),
         ),
+        _step(home, "schemas", after=("schema-registry-1",)),
     ]
-
-
-def _service_keys(config: StackConfig) -> tuple[str, ...]:
-    return tuple(f"{name}-{instance}" for name in SERVICES for instance in range(config.instances(name)))
 
 
 def _services(home: Home, config: StackConfig, ports: Ports) -> list[Unit]:
@@ -152,7 +155,7 @@ def _service(home: Home, config: StackConfig, ports: Ports, name: str, instance:
         instance=instance,
         argv=[sys.executable, "-m", "ops.cli.main", "service", name, "--instance", str(instance)],
         environment=service_environment(home, config, ports, name, instance),
-        after=("prepare-0",),
+        after=PREPARED,
         log=home.log(name, instance),
         ready=lambda: http_ok(home, admin_port, "/readyz", "operator"),
     )
