@@ -5,6 +5,7 @@ Idempotent: a second run finds nothing to do. What could lose or misplace record
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ def apply_topics(
         waiting += admin.delete_acls(revoked, request_timeout=TIMEOUT_S).values()
     for future in waiting:
         _finish(future)
+    _await_grants(admin, {d.grant for d in found if d.grant})
     return found
 
 
@@ -216,6 +218,15 @@ def _new_topic(topic: Topic, replication_factor: int) -> NewTopic:
 def _alteration(name: str, settings: Mapping[str, str]) -> ConfigResource:
     entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()]
     return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+
+
+def _await_grants(admin: AdminClient, granted: set[AclBinding]) -> None:
+    """Returns when the broker enforces the new grants: it learns of them from the controller, a moment later."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while granted and not granted <= set(admin.describe_acls(_ANY, request_timeout=TIMEOUT_S).result()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(granted)} grants are not in force after {TIMEOUT_S:.0f} s")
+        time.sleep(0.05)
 
 
 def _finish(future: Future[Any]) -> None:

@@ -256,6 +256,7 @@ CHANGELOGS: tuple[Changelog, ...] = (
     Changelog("batch-processor", "entries", BY_OTHERS),
     Changelog("batch-processor", "windows", BY_OTHERS),
     Changelog("batch-processor", "batches", BY_OTHERS),
+    Changelog("batch-processor", "days", BY_OTHERS),
     Changelog("batch-processor", "settlement-timers", BY_OTHERS),
     Changelog("webhook-dispatcher", "feed", BY_OTHERS),
     Changelog("webhook-dispatcher", "deliveries", BY_OTHERS),

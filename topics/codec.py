@@ -50,6 +50,8 @@ class Codec:
         """
         self._ids = dict(ids)
         self._fetch = fetch
+        self._encoders: dict[tuple[str, str], Callable[[Mapping[str, Any]], bytes]] = {}
+        self._decoders: dict[str, Callable[[bytes | None], Message]] = {}
 
     def encode(self, topic: str, record_name: str, fields: Mapping[str, Any]) -> bytes:
         """The bytes of one record.
@@ -61,8 +63,10 @@ class Codec:
 
     def record_encoder(self, topic: str, record_name: str) -> Callable[[Mapping[str, Any]], bytes]:
         """Fields to bytes, for one record type of one topic: the fast way. Errors as `encode`."""
-        header, schema = self._writer(topic, record_name)
-        return partial(_write, header, schema)
+        encode = self._encoders.get((topic, record_name))
+        if encode is None:
+            encode = self._encoders[topic, record_name] = partial(_write, *self._writer(topic, record_name))
+        return encode
 
     def encoder(self, topic: str) -> Callable[[Message], bytes]:
         """Messages to bytes, for an Output that carries several record types. Errors as `encode`."""
@@ -83,6 +87,12 @@ class Codec:
 
     def decoder(self, topic: str) -> Callable[[bytes | None], Message]:
         """Bytes to messages, for one topic: the fast way. Errors as `decode`."""
+        decode = self._decoders.get(topic)
+        if decode is None:
+            decode = self._decoders[topic] = self._new_decoder(topic)
+        return decode
+
+    def _new_decoder(self, topic: str) -> Callable[[bytes | None], Message]:
         decoders = self._known_decoders(topic)
         refused: dict[int, str] = {}  # ids that this topic does not list: schemas never change under an id
 

@@ -74,15 +74,14 @@ class Registry:
             raise RegistryError(f"the registry would not register {subject.name}")
         return int(answer["id"])
 
-    def compatibility(self, subject: Subject) -> str | None:
-        """The subject's own level, None when it has none."""
-        answer = self._call("GET", f"/config/{_quoted(subject)}")
+    def compatibility(self) -> str | None:
+        """The level that holds for every subject; None when none is set."""
+        answer = self._call("GET", "/config")
         return None if answer is None else str(answer.get("compatibilityLevel"))
 
-    def require_compatibility(self, subject: Subject) -> None:
-        """From now on every version of the subject must be FULL_TRANSITIVE."""
-        if self._call("PUT", f"/config/{_quoted(subject)}", {"compatibility": COMPATIBILITY}) is None:
-            raise RegistryError(f"the registry would not set the compatibility of {subject.name}")
+    def require_compatibility(self) -> None:
+        """From now on every version of every subject must be FULL_TRANSITIVE. Raises RegistryError."""
+        self._call("PUT", "/config", {"compatibility": COMPATIBILITY})
 
     def verdict(self, subject: Subject) -> Verdict:
         """Compares the schema with every registered version; a subject that is not there yet allows anything."""
@@ -121,18 +120,17 @@ def find_ids(registry: Registry, wanted: tuple[Subject, ...]) -> dict[str, int]:
 
 
 def register_schemas(registry: Registry, wanted: tuple[Subject, ...]) -> dict[str, int]:
-    """Registers every subject that is not there yet, FULL_TRANSITIVE from its first version on. Returns all ids.
+    """Registers every schema that is not there yet; the registry demands FULL_TRANSITIVE from then on. Returns all ids.
 
     Idempotent. Raises RegistryError when a schema breaks compatibility, RegistryUnavailable.
     """
 
     def one(subject: Subject) -> int:
-        if registry.compatibility(subject) == COMPATIBILITY and (known := registry.schema_id(subject)) is not None:
-            return known
-        found = registry.register(subject)
-        registry.require_compatibility(subject)  # a subject must exist before it can have a level
-        return found
+        known = registry.schema_id(subject)
+        return registry.register(subject) if known is None else known
 
+    if registry.compatibility() != COMPATIBILITY:
+        registry.require_compatibility()
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="schema-registry") as threads:
         return dict(zip((s.name for s in wanted), threads.map(one, wanted), strict=True))
 

@@ -20,8 +20,6 @@ from topics.schemas import Subject, subjects
 
 FILE = "schema-ids.json"
 
-log = logger(__name__)
-
 
 def open_codec(settings: Settings) -> Codec:
     """The codec of the service that `settings` name, for every topic that it reads or writes.
@@ -49,7 +47,7 @@ def known_ids(registry: Registry, wanted: tuple[Subject, ...], file: Path) -> di
     try:
         ids = find_ids(registry, wanted)
     except RegistryUnavailable as error:
-        log.warning("schema registry is away, using the schema ids of the last start", error=str(error))
+        logger().warning("schema registry is away, using the schema ids of the last start", error=str(error))
         return {s.name: kept[key] for s in wanted if (key := _key(s)) in kept}
     found = {_key(subject): ids[subject.name] for subject in wanted if subject.name in ids}
     if found != kept:
@@ -68,7 +66,7 @@ def _read(file: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        log.warning("the file of schema ids is unreadable and will be written anew", file=str(file))
+        logger().warning("the file of schema ids is unreadable and will be written anew", file=str(file))
         return {}
     return {str(key): int(value) for key, value in content.items()}
 
