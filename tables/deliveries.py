@@ -3,6 +3,7 @@
 Keys, in bytewise order:
     b"d" endpoint 0 subject 0 feed_sequence (8 bytes, big-endian)  ->  Delivery: a queue, its head first
     b"h" endpoint                                                  ->  EndpointHealth
+    b"p" merchant                                                  ->  Position: how far the feed has been queued
     b"i" merchant 0 feed_sequence (8 bytes, big-endian)            ->  FeedEvent not yet distributed
 Events stay as they came, personal data encrypted. Values are MessagePack: no reader but this agent.
 """
@@ -41,6 +42,12 @@ class EndpointHealth(Value, frozen=True, kw_only=True, gc=False, tag="health"):
     disabled_at: int | None = None
 
 
+class Position(Value, frozen=True, kw_only=True, gc=False, tag="position"):
+    """The last event of a merchant's feed that was queued: what comes again after a crash is not queued again."""
+
+    feed_sequence: int
+
+
 class Undistributed(Value, frozen=True, kw_only=True, gc=False, tag="undistributed"):
     """An event whose merchant's endpoints could not be read yet."""
 
@@ -50,7 +57,7 @@ class Undistributed(Value, frozen=True, kw_only=True, gc=False, tag="undistribut
 DELIVERIES = TableSpec(
     name="deliveries",
     encode=msgspec.msgpack.encode,
-    decode=msgspec.msgpack.Decoder(Delivery | EndpointHealth | Undistributed).decode,
+    decode=msgspec.msgpack.Decoder(Delivery | EndpointHealth | Position | Undistributed).decode,
 )
 
 
@@ -67,6 +74,11 @@ def delivery_key(endpoint_id: str, event: FeedEvent) -> bytes:
 def health_key(endpoint_id: str) -> bytes:
     """Key of an endpoint's health."""
     return b"h" + endpoint_id.encode()
+
+
+def position_key(merchant_id: str) -> bytes:
+    """Key of a merchant's position."""
+    return b"p" + merchant_id.encode()
 
 
 def undistributed_prefix(merchant_id: str) -> bytes:

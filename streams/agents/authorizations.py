@@ -1,0 +1,154 @@
+"""Effector `authorizations`, step 6 (Authorise): carries requests to the provider and tells what is known of them.
+
+One attempt for each request. Whether and when to try again is the payment's to decide, with durable timers; nothing
+waits here. A request that runs again after a crash is sent again under the same idempotency key, which is harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, assert_never
+
+from ops.runtime.clock import Clock
+from ops.runtime.logs import log_context, logger
+from streams.agents.messages import message_of, value_of
+from streams.domain import ids
+from streams.domain.commands import AttemptFailed, AuthorizationOutcome, ProviderOutcome, RefundOutcome, VoidOutcome
+from streams.domain.envelope import Actor
+from streams.domain.requests import AuthorizeRequest, ProviderRequest, RefundRequest, VoidRequest
+from streams.exactly_once.agent import EffectorHandler
+from streams.exactly_once.effects import Effects, State
+from streams.exactly_once.records import Output, Record
+from streams.provider.port import (
+    Answer,
+    NotFound,
+    NotProcessed,
+    Provider,
+    QueryAnswer,
+    Refused,
+    Succeeded,
+    Unknown,
+)
+
+PROVIDER_GATEWAY = Actor(identity="provider-gateway", role="service")
+"""Actor of what the provider's answers cause."""
+
+_REQUESTS: dict[str, type[ProviderRequest]] = {
+    "AuthorizeRequest": AuthorizeRequest,
+    "VoidRequest": VoidRequest,
+    "RefundRequest": RefundRequest,
+}
+
+_OUTCOMES: dict[type[ProviderRequest], type[ProviderOutcome]] = {
+    AuthorizeRequest: AuthorizationOutcome,
+    VoidRequest: VoidOutcome,
+    RefundRequest: RefundOutcome,
+}
+
+_OPERATIONS: dict[type[ProviderRequest], str] = {
+    AuthorizeRequest: "AUTHORIZATION",
+    VoidRequest: "VOID",
+    RefundRequest: "REFUND",
+}
+
+Told = TypeVar("Told", bound=ProviderOutcome | AttemptFailed)
+
+
+def authorizations(provider: Provider, outcomes: Output, clock: Clock) -> EffectorHandler:
+    """The handler of provider.requests; answers go to `outcomes`, keyed by payment."""
+
+    async def handle(record: Record, _state: State, effects: Effects) -> None:
+        request = value_of(record.value, _REQUESTS)
+        if request is None:
+            return
+        with log_context(request_id=request.request_id, payment_id=request.payment_id):
+            answer, sends = await _attempt(provider, request)
+            outcome = _outcome(request, answer, sends, clock.now_us())
+            effects.send(outcomes, message_of(outcome), key=request.payment_id.encode())
+
+    return handle
+
+
+async def _attempt(provider: Provider, request: ProviderRequest) -> tuple[Answer, int]:
+    """The answer to one attempt, and how often the operation has been sent with it.
+
+    While an earlier outcome is in doubt the provider is asked first; only "not found" allows another send.
+    """
+    if request.query_first:
+        known: QueryAnswer = await provider.query(request.transaction_id)
+        if not isinstance(known, NotFound):
+            return known, max(1, request.attempt - 1)  # it was found, so it was sent
+    return await _send(provider, request), request.attempt
+
+
+async def _send(provider: Provider, request: ProviderRequest) -> Answer:
+    key, payment_id = request.transaction_id, request.payment_id
+    match request:
+        case AuthorizeRequest():
+            return await provider.authorize(
+                key,
+                payment_id=payment_id,
+                amount=request.amount,
+                currency=request.currency,
+                payment_method_token=request.payment_method_token,
+            )
+        case VoidRequest():
+            return await provider.void(key, payment_id=payment_id, authorization_key=request.authorization_id)
+        case RefundRequest():
+            return await provider.refund(key, payment_id=payment_id, amount=request.amount, currency=request.currency)
+        case _:
+            assert_never(request)
+
+
+def _outcome(request: ProviderRequest, answer: Answer, sends: int, now_us: int) -> ProviderOutcome | AttemptFailed:
+    match answer:
+        case Succeeded(provider_reference=reference):
+            return _final(request, sends, now_us, succeeded=True, provider_reference=reference)
+        case Refused(provider_reference=reference, error=error):
+            return _final(request, sends, now_us, succeeded=False, provider_reference=reference, error=error)
+        case NotProcessed(error=error, retry_after_ms=retry_after_ms):
+            # An earlier send in doubt was asked about first and not found: the outcome of all sends is known.
+            return _failed(request, now_us, outcome_known=True, error=error, retry_after_ms=retry_after_ms)
+        case Unknown(error=error):
+            return _failed(request, now_us, outcome_known=False, error=error)
+        case _:
+            assert_never(answer)
+
+
+def _final(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> ProviderOutcome:
+    return _caused(
+        _OUTCOMES[type(request)], request, now_us, attempts=sends, transaction_id=request.transaction_id, **fields
+    )
+
+
+def _failed(request: ProviderRequest, now_us: int, **fields: Any) -> AttemptFailed:
+    operation = _OPERATIONS[type(request)]
+    logger().warning(
+        "attempt failed",
+        operation=operation,
+        attempt=request.attempt,
+        outcome_known=fields["outcome_known"],
+        reason=fields["error"].message,
+    )
+    return _caused(
+        AttemptFailed,
+        request,
+        now_us,
+        transaction_id=request.transaction_id,
+        operation=operation,
+        attempt=request.attempt,
+        **fields,
+    )
+
+
+def _caused(kind: type[Told], request: ProviderRequest, now_us: int, **fields: Any) -> Told:
+    """A value of `kind` caused by a request: of one request exactly one, whatever runs again."""
+    return kind(
+        id=ids.derived(ids.COMMAND, request.id, "outcome"),
+        occurred_at=now_us,
+        actor=PROVIDER_GATEWAY,
+        request_id=request.request_id,
+        traceparent=request.traceparent,
+        reply_to=request.reply_to,
+        payment_id=request.payment_id,
+        **fields,
+    )
