@@ -99,7 +99,8 @@ class Registry:
         try:
             response = self._pool.request(method, self._url + path, body=payload, headers=headers)
         except urllib3.exceptions.HTTPError as error:
-            raise RegistryUnavailable(f"the schema registry at {self._url} does not answer: {error}") from error
+            reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+            raise RegistryUnavailable(f"the schema registry at {self._url} does not answer: {reason}") from error
         if response.status == 404:
             return None
         if response.status in RETRIES.status_forcelist:
