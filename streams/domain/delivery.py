@@ -44,8 +44,8 @@ class BatchSummary(Value, frozen=True, kw_only=True, gc=False):
     failed_count: int
 
 
-class FeedEvent(Value, frozen=True, kw_only=True, gc=False):
-    """Something that a merchant may see, at its place in the merchant's feed. `occurred_at` in epoch microseconds.
+class MerchantEvent(Value, frozen=True, kw_only=True, gc=False):
+    """Something that a merchant may see. `occurred_at` in epoch microseconds.
 
     Exactly one of `payment`, `batch` and `endpoint_id` says what it is about.
     """
@@ -58,7 +58,6 @@ class FeedEvent(Value, frozen=True, kw_only=True, gc=False):
     payment: Payment | None = None
     batch: BatchSummary | None = None
     endpoint_id: str | None = None
-    feed_sequence: int
 
     @property
     def subject_id(self) -> str:
@@ -68,6 +67,12 @@ class FeedEvent(Value, frozen=True, kw_only=True, gc=False):
         if self.batch is not None:
             return self.batch.batch_id
         return self.endpoint_id or self.id
+
+
+class FeedEvent(MerchantEvent, frozen=True, kw_only=True, gc=False):
+    """The same at its place in the merchant's feed: numbered from 1, without gaps."""
+
+    feed_sequence: int
 
 
 def is_wanted(event_type: str, patterns: Iterable[str]) -> bool:
