@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     provider_port: int = 0  # provider-simulator only
     vault_port: int = 0  # provider-simulator only
 
+    intake_merchants: list[str] = []  # payment-worker: for whom internal producers may create; none: for nobody
     pending_expiry_s: int = 86_400  # PENDING payments expire after this
     reply_timeout_s: float = 2.0  # then 202 (create) or 503 (others)
     log_level: str = "info"
@@ -68,7 +69,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     for name, text in source.items():
         if not name.startswith(PREFIX) or (field := known.get(name.removeprefix(PREFIX).lower())) is None:
             continue
-        raw[field.encode_name] = text.split(",") if field.type == list[str] else text
+        raw[field.encode_name] = [item for item in text.split(",") if item] if field.type == list[str] else text
     missing = [name for name, field in known.items() if field.required and name not in raw]
     if missing:
         raise SettingsError(f"missing environment variable {PREFIX}{missing[0].upper()}")

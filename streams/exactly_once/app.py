@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from streams.exactly_once.agent import AgentSpec, DeadLetterHook, DeciderHandler, EffectorHandler
 from streams.exactly_once.attachment import LaneTable, LaneTableManager, LaneTransport, lane_config
 from streams.exactly_once.errors import EngineError
 from streams.exactly_once.lane_service import Assignment, LaneService
+from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import Input, Output
 from streams.exactly_once.table_spec import TableSpec
 from streams.exactly_once.timers import timer_table
@@ -43,6 +45,7 @@ class App(faust.App):
         dead_letters: Callable[[str], Output],
         clock_ms: Callable[[], int] | None = None,
         drain_s: float = 5.0,
+        metrics: CollectorRegistry | None = None,
         **options: Any,
     ) -> None:
         self.specs: list[AgentSpec] = []
@@ -54,6 +57,7 @@ class App(faust.App):
             "kafka": lane_config(kafka, tls),
             "state_dir": state_dir,
             "drain_s": drain_s,
+            "metrics": EngineMetrics(metrics),
         }
         if clock_ms is not None:
             self._lane_options["clock_ms"] = clock_ms

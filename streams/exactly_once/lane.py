@@ -58,6 +58,7 @@ class Lane:
         committed: dict[Partition, int],
         changelogs: dict[str, str],
         clock_ms: Callable[[], int],
+        metrics: LaneMetrics,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -67,7 +68,7 @@ class Lane:
         self.state = LaneState.RUNNING
         self.incarnation = 0  # rises at every rewind; what was started under another one is ignored
         self.inbox: deque[Message] = deque()
-        self.metrics = LaneMetrics(spec.name, partition)
+        self.metrics = metrics
         self.layers = Layers(base)
         self.committed = dict(committed)  # next offset to read, as the group has it
         self.positions = dict(committed)  # next offset after what is complete

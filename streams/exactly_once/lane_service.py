@@ -24,7 +24,7 @@ from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.errors import EngineError, LaneLost
 from streams.exactly_once.lane import Lane, LaneState, Partition, decode_offsets
 from streams.exactly_once.layers import Base, EmptyBase
-from streams.exactly_once.metrics import LaneMetrics
+from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.pump import Pump
 from streams.exactly_once.restore import Abandoned, check_offsets, committed_offsets, restore_tables
 from streams.exactly_once.store import LaneStore
@@ -54,6 +54,7 @@ class LaneService:
         kafka: Mapping[str, object],
         state_dir: Path,
         on_lost: Callable[[EngineError], None],
+        metrics: EngineMetrics,
         drain_s: float = 5.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -63,6 +64,7 @@ class LaneService:
         self._consumer_config = {**kafka, "group.id": app_id}
         self._state_dir = state_dir
         self._on_lost = on_lost
+        self._metrics = metrics
         self._drain_s = drain_s
         self._clock_ms = clock_ms
         self._lanes: dict[tuple[str, int], Lane] = {}
@@ -190,6 +192,7 @@ class LaneService:
         if not still_wanted():
             raise Abandoned
         began = time.monotonic()
+        metrics = self._metrics.lane(spec.name, partition)
         name = f"{spec.name}-{partition}"
         producer = LaneProducer(self._kafka, f"{self._app_id}-{name}", partition)
         producer.initialise()
@@ -204,7 +207,6 @@ class LaneService:
         if spec.all_tables:
             base = store = LaneStore(self._state_dir / spec.name / str(partition))
             by_table = {table: changelogs[table.name] for table in spec.all_tables}
-            metrics = LaneMetrics(spec.name, partition)
             try:
                 restored = restore_tables(store, by_table, partition, self._consumer_config, metrics, still_wanted)
                 self._check(name, spec, store, committed)
@@ -223,6 +225,7 @@ class LaneService:
             committed=committed,
             changelogs=changelogs,
             clock_ms=self._clock_ms,
+            metrics=metrics,
         )
 
     def _check(self, name: str, spec: AgentSpec, store: LaneStore, committed: dict[Partition, int]) -> None:

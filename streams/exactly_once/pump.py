@@ -276,6 +276,9 @@ class Pump:
             self._lag_at = time.monotonic()
             for lane in self._lanes:
                 lane.metrics.lag.set(self._lag(lane))
+                due_ms = lane.idle_until_ms()
+                overdue_ms = 0 if due_ms is None else max(0, self._clock_ms() - due_ms)
+                lane.metrics.timers_overdue_seconds.set(overdue_ms / 1000)
 
     def _lag(self, lane: Lane) -> int:
         lag = 0

@@ -14,6 +14,7 @@ from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.lane import decode_offsets, encode_offsets
 from streams.exactly_once.layers import Stage
+from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import TIMERS, Input, Output, Record
 from streams.exactly_once.testing import MemoryBase
 from streams.exactly_once.timers import timer_table
@@ -76,6 +77,7 @@ def lane_of(kind: type[Any], spec: AgentSpec, clock_ms: Callable[[], int] = lamb
     return kind(
         spec, 0, producer=NoProducer(), store=None, base=MemoryBase(), membership=MEMBERSHIP, committed={("in", 0): 0},
         changelogs={table.name: f"app-{table.name}-changelog" for table in spec.all_tables}, clock_ms=clock_ms,
+        metrics=EngineMetrics().lane("agent", 0),
     )  # fmt: skip
 
 

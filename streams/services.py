@@ -1,0 +1,264 @@
+"""The worker processes: which components and agents each service has. `run` is their common entry point."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from ops.runtime import service as runtime
+from ops.runtime.admin import AdminRoute, admin_server
+from ops.runtime.clock import SystemClock
+from ops.runtime.encryption import DataKeys
+from ops.runtime.secrets import read_secret_keys
+from ops.runtime.service import Component, Service
+from ops.runtime.settings import Settings
+from ops.runtime.tls import client_context, kafka_security
+from streams.agents.authorizations import authorizations
+from streams.agents.feed import feed
+from streams.agents.payments import Payments, PaymentsOutputs
+from streams.agents.records import Records
+from streams.agents.replies import ReplyProducer
+from streams.agents.settlement import Settlement, SettlementOutputs
+from streams.agents.settlement_submissions import SettlementSubmissions
+from streams.agents.webhooks import Webhooks
+from streams.app import new_app, read, write
+from streams.domain.retry import RetryPolicy
+from streams.exactly_once.app import App
+from streams.exactly_once.errors import LaneLost
+from streams.provider.simulator import SimulatorProvider
+from streams.settlement_runs import CLOSINGS, SettlementRuns
+from streams.webhooks.client import WebhookClient
+from streams.webhooks.directory import EndpointDirectory
+from tables.deliveries import DELIVERIES
+from tables.feed import FEED
+from tables.payments import payments_table
+from tables.records.store import RecordStore, open_store
+from topics import catalog
+from topics.codec import Codec
+from topics.schema_ids import open_codec
+
+
+class Worker:
+    """What every worker is made of before its agents are declared: codec, app, settings, metrics."""
+
+    def __init__(self, service: Service, codec: Codec) -> None:
+        self.service = service
+        self.settings: Settings = service.settings
+        self.codec = codec
+        self.clock = SystemClock()
+        self.app: App = new_app(self.settings, codec, self.clock, service.registry)
+        self._routes: list[AdminRoute] = []
+
+    @classmethod
+    async def open(cls, service: Service) -> Worker:
+        """A worker whose codec knows every schema that it writes. Raises RegistryUnavailable."""
+        return cls(service, await asyncio.to_thread(open_codec, service.settings))
+
+    async def open_store(self) -> RecordStore:
+        """The records, and whether they answer, in readiness."""
+        store = await open_store(self.settings)
+
+        async def answers() -> None:
+            if not await store.session.ready():
+                raise ConnectionError("no quorum")
+
+        self.service.readiness.add("cassandra", answers)
+        return store
+
+    def kafka(self) -> dict[str, str]:
+        """librdkafka's connection settings for producers beside the lanes."""
+        return {"bootstrap.servers": self.settings.kafka_bootstrap, **kafka_security(self.settings)}
+
+    def mount(self, route: AdminRoute) -> None:
+        """Serve one more operation on the admin port."""
+        self._routes.append(route)
+
+    def components(self, *before: Component) -> Sequence[Component]:
+        """What runs: `before`, the Faust app, and last the admin port, so that it stops first."""
+        settings, service = self.settings, self.service
+        app = FaustComponent(self.app, service)
+        admin = admin_server(settings, service.registry, service.readiness, tuple(self._routes))
+        return (*before, app, admin)
+
+
+class FaustComponent:
+    """A Faust app as a component: it fails the service when a lane cannot go on, or when Faust crashes."""
+
+    def __init__(self, app: App, service: Service) -> None:
+        self._app = app
+        self._service = service
+        service.readiness.add("lanes", self._lanes_run)
+
+    async def start(self) -> None:
+        """Join the group. Lanes start in the background; readiness tells when they run."""
+        await self._app.start()
+        self._service.spawn(self._watch(), "faust")
+
+    async def stop(self) -> None:
+        """Drain lanes, commit, leave the group."""
+        await self._app.stop()
+
+    async def _watch(self) -> None:
+        await self._app.wait_until_stopped()
+        if self._app.failure is not None:
+            raise self._app.failure
+        reason = self._app.crash_reason
+        if reason is not None:
+            raise reason
+
+    async def _lanes_run(self) -> None:
+        if not self._app.lanes.alive:
+            raise LaneLost("the pump stands still")
+        if not self._app.lanes.ready:
+            raise ConnectionError("lanes are starting")
+
+
+async def build_payment_worker(service: Service) -> Sequence[Component]:
+    """Step 2, Decide."""
+    worker = await Worker.open(service)
+    codec = worker.codec
+    outputs = PaymentsOutputs(
+        events=write("payments.events", codec),
+        requests=write("provider.requests", codec),
+        entries=write("settlement.entries", codec),
+    )
+    handler = Payments(
+        payments_table(codec),
+        outputs,
+        partitions=catalog.find("payments.commands").partitions,
+        entry_partitions=catalog.find("settlement.entries").partitions,
+        intake_merchants=frozenset(service.settings.intake_merchants),
+    )
+    worker.app.decider(
+        "payments",
+        inputs=[
+            read(topic, codec)
+            for topic in ("payments.commands", "payments.intake", "provider.outcomes", "settlement.closings")
+        ],
+        outputs=[outputs.events, outputs.requests, outputs.entries],
+        tables=handler.tables,
+        on_dead_letter=handler.dead_letter,
+    )(handler)
+    return worker.components()
+
+
+async def build_records_worker(service: Service) -> Sequence[Component]:
+    """Steps 3, 4 and 7: Record, Reply, Notify."""
+    worker = await Worker.open(service)
+    codec = worker.codec
+    store = await worker.open_store()
+    replies = ReplyProducer(worker.kafka(), codec.encoder("payments.replies"), registry=service.registry)
+    inbox = write("merchants.inbox", codec)
+    handler = Records(store, replies, inbox, registry=service.registry)
+    # Two agents with one handler: a lane's inputs must have equally many partitions.
+    worker.app.effector("records", inputs=[read("payments.events", codec)], outputs=[inbox])(handler)
+    by_merchant = ("settlement.events", "merchants.events", "webhooks.outcomes")
+    inputs = [read(topic, codec) for topic in by_merchant]
+    worker.app.effector("merchant_records", inputs=inputs, outputs=[inbox])(handler)
+    return worker.components(Closing(store), replies)
+
+
+async def build_provider_gateway(service: Service) -> Sequence[Component]:
+    """Steps 6 and 8: Authorise, and submission of settlement chunks."""
+    worker = await Worker.open(service)
+    codec, settings = worker.codec, service.settings
+    store = await worker.open_store()
+    provider = SimulatorProvider(
+        settings.provider_url,
+        timeout_s=settings.provider_timeout_s,
+        tls=client_context(settings),
+        registry=service.registry,
+    )
+    outcomes = write("provider.outcomes", codec)
+    worker.app.effector("authorizations", inputs=[read("provider.requests", codec)], outputs=[outcomes])(
+        authorizations(provider, outcomes, worker.clock)
+    )
+    submissions = SettlementSubmissions(
+        provider, store.settlement, outcomes, worker.clock, policy=RetryPolicy(), registry=service.registry
+    )
+    requests = read("settlement.requests", codec)
+    worker.app.effector("settlement_submissions", inputs=[requests], outputs=[outcomes], timers=True)(submissions)
+    service.readiness.add("provider", provider.check)
+    return worker.components(Closing(store), provider)
+
+
+async def build_batch_processor(service: Service) -> Sequence[Component]:
+    """Step 8, Settle: windows, chunks, and the start of runs."""
+    worker = await Worker.open(service)
+    codec, settings = worker.codec, service.settings
+    store = await worker.open_store()
+    outputs = SettlementOutputs(requests=write("settlement.requests", codec), events=write("settlement.events", codec))
+    handler = Settlement(outputs, partitions=catalog.find("settlement.entries").partitions)
+    worker.app.decider(
+        "settlement",
+        inputs=[read("settlement.entries", codec)],
+        outputs=[outputs.requests, outputs.events],
+        tables=handler.tables,
+        on_dead_letter=handler.dead_letter,
+    )(handler)
+    runs = SettlementRuns(
+        worker.kafka(),
+        write(CLOSINGS, codec),
+        store.settlement,
+        worker.clock,
+        partitions=catalog.find(CLOSINGS).partitions,
+        may_force=settings.mode == "test",
+    )
+    worker.mount(runs.route())
+    return worker.components(Closing(store), runs)
+
+
+async def build_webhook_dispatcher(service: Service) -> Sequence[Component]:
+    """Step 7, Notify: the feed's order, and delivery."""
+    worker = await Worker.open(service)
+    codec, settings = worker.codec, service.settings
+    store = await worker.open_store()
+    events = write("merchants.events", codec)
+    outcomes = write("webhooks.outcomes", codec)
+    worker.app.decider("feed", inputs=[read("merchants.inbox", codec)], outputs=[events], tables=[FEED])(feed(events))
+    opener = DataKeys(read_secret_keys(settings.secrets_dir / "master.key"), store.data_keys, worker.clock)
+    client = WebhookClient(settings.mode, worker.clock)
+    handler = Webhooks(
+        EndpointDirectory(store.endpoints, opener, worker.clock),
+        opener,
+        client,
+        outcomes,
+        worker.clock,
+        registry=service.registry,
+    )
+    worker.app.effector(
+        "webhooks",
+        inputs=[read("merchants.events", codec), read("webhooks.commands", codec)],
+        outputs=[outcomes],
+        tables=[DELIVERIES],
+        on_dead_letter=handler.rearm,
+    )(handler)
+    return worker.components(Closing(store), client)
+
+
+class Closing:
+    """A store as a component: opened before the agents were declared, closed after they have stopped."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self._store = store
+
+    async def start(self) -> None:
+        """It is open already."""
+
+    async def stop(self) -> None:
+        """Close its connections."""
+        await self._store.close()
+
+
+BUILDERS: dict[str, Callable[[Service], Awaitable[Sequence[Component]]]] = {
+    "payment-worker": build_payment_worker,
+    "records-worker": build_records_worker,
+    "provider-gateway": build_provider_gateway,
+    "batch-processor": build_batch_processor,
+    "webhook-dispatcher": build_webhook_dispatcher,
+}
+
+
+def run(settings: Settings) -> int:
+    """Run the worker that `settings` name until SIGTERM; returns the process's exit status."""
+    return runtime.run(settings, BUILDERS[settings.service])
