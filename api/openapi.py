@@ -1,0 +1,181 @@
+"""The OpenAPI 3.1 document, made from the same table of routes and the same models that the server runs on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from api.calls import Call
+from api.problems import CODES
+from api.routes import IdempotencyKey, KeyAccess, OpenAccess, Route
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+_EVERYWHERE = frozenset(
+    {"card_data_forbidden", "invalid_request", "not_acceptable", "headers_too_large", "uri_too_long"}
+)
+_WITH_ACCESS = frozenset({"forbidden", "internal_error"})
+_WITH_BODY = frozenset({"invalid_json", "unknown_field", "body_too_large", "unsupported_media_type", "request_timeout"})
+
+
+class OpenApi:
+    """Serves the document of one port's routes. It is made once, when the server is put together."""
+
+    def __init__(self, title: str, routes: Sequence[Route]) -> None:
+        self._body = msgspec.json.encode(openapi_document(title, [*routes, *self.routes()]))
+
+    def routes(self) -> list[Route]:
+        """The route of the document itself."""
+        return [
+            Route(
+                method="GET",
+                path="/openapi.json",
+                handler=self.get,
+                summary="This document",
+                access=OpenAccess(),
+                answers={200: dict[str, Any]},
+            )
+        ]
+
+    async def get(self, call: Call) -> web.Response:
+        response = call.answer(200, None)
+        response.body = self._body
+        return response
+
+
+def openapi_document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """The document as plain data."""
+    types = [kind for route in routes for kind in (*route.answers.values(), route.body) if kind is not None]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    by_type = dict(zip(map(_name, types), schemas, strict=True))
+    components["Problem"] = _problem_schema()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": "1.0.0"},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key: sk_, pk_ or rk_"},
+                "clientCertificate": {"type": "mutualTLS"},
+            },
+        },
+    }
+
+
+def problem_codes(route: Route) -> frozenset[str]:
+    """Every code that the route may answer."""
+    codes = _EVERYWHERE | _WITH_ACCESS | route.problems
+    if isinstance(route.access, KeyAccess):
+        codes |= {"unauthenticated", "unavailable"}
+    if route.body is not None:
+        codes |= _WITH_BODY
+        fields = {field.name for field in msgspec.structs.fields(route.body)}
+        codes |= {f"{name}_invalid" for name in ("amount", "currency") if name in fields}
+    if route.idempotency_key is not IdempotencyKey.IGNORED:
+        codes |= {"idempotency_key_invalid"}
+    if route.idempotency_key is IdempotencyKey.REQUIRED:
+        codes |= {"idempotency_key_required"}
+    return codes
+
+
+def _operation(route: Route, by_type: Mapping[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": _operation_id(route),
+        "parameters": _parameters(route),
+        "responses": {
+            **{str(status): _success(route, kind, by_type) for status, kind in route.answers.items()},
+            **_refusals(route),
+        },
+    }
+    match route.access:
+        case KeyAccess(scope):
+            operation["security"] = [{"apiKey": [scope]}]
+        case OpenAccess():
+            operation["security"] = []
+        case _:
+            operation["security"] = [{"clientCertificate": []}]
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": not route.body_optional,
+            "content": {"application/json": {"schema": by_type[_name(route.body)]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    text = {"type": "string"}
+    found = [{"name": name, "in": "path", "required": True, "schema": text} for name in _PARAMETER.findall(route.path)]
+    found += [
+        {"name": name, "in": "query", "required": False, "description": meaning, "schema": text}
+        for name, meaning in route.query.items()
+    ]
+    if route.idempotency_key is not IdempotencyKey.IGNORED:
+        found.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": route.idempotency_key is IdempotencyKey.REQUIRED,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+            }
+        )
+    if isinstance(route.access, KeyAccess) and route.access.publishable and route.method == "GET":
+        found.append({"name": "Client-Secret", "in": "header", "required": False, "schema": text})
+    return found
+
+
+def _success(route: Route, kind: Any, by_type: Mapping[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": "Success", "headers": {"Request-Id": {"schema": {"type": "string"}}}}
+    if kind is not None:
+        answer["content"] = {route.media_type: {"schema": by_type[_name(kind)]}}
+    return answer
+
+
+def _refusals(route: Route) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in sorted(problem_codes(route)):
+        by_status.setdefault(CODES[code], []).append(code)
+    return {
+        str(status): {
+            "description": ", ".join(codes),
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def _problem_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "title": "Problem",
+        "type": "object",
+        "properties": {
+            "type": text,
+            "title": text,
+            "status": {"type": "integer"},
+            "code": {"type": "string", "enum": sorted(CODES)},
+            "detail": text,
+            "param": text,
+            "payment_status": text,
+            "request_id": text,
+        },
+        "required": ["type", "title", "status", "code", "detail", "request_id"],
+        "additionalProperties": False,
+    }
+
+
+def _operation_id(route: Route) -> str:
+    words = re.findall(r"[a-z_]+", route.path.replace("{", "by_").replace(".", "_"))
+    return "_".join([route.method.lower(), *words])
+
+
+def _name(kind: Any) -> str:
+    return str(kind)

@@ -1,0 +1,72 @@
+"""What a route is: its path and handler, who may call it, what it takes and what it answers.
+
+One table of routes serves three uses: the server dispatches by it, the gate checks by it, the OpenAPI document is made
+from it; so they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from aiohttp import web
+
+from api.calls import Call
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+class IdempotencyKey(Enum):
+    """What a route makes of the header Idempotency-Key."""
+
+    IGNORED = "ignored"
+    RECOMMENDED = "recommended"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAccess:
+    """Public port: secret keys always; publishable ones where `publishable`; restricted ones with `scope`."""
+
+    scope: str
+    publishable: bool = False
+    active_merchant: bool = False  # else a suspended or closed merchant may still call it
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAccess:
+    """Internal port: the identities whose certificates may call it."""
+
+    identities: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAccess:
+    """Anybody who reaches the port."""
+
+
+OPERATORS = OperatorAccess(frozenset({"operator"}))
+READERS = OperatorAccess(frozenset({"operator", "auditor"}))
+SETTLEMENT_OPERATORS = OperatorAccess(frozenset({"operator", "settlement-operator"}))
+SETTLEMENT_READERS = OperatorAccess(frozenset({"operator", "settlement-operator", "auditor"}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation. `answers` maps each success status to its document's type (None: no body)."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    access: KeyAccess | OperatorAccess | OpenAccess
+    answers: Mapping[int, Any]
+    problems: frozenset[str] = field(default_factory=frozenset)  # codes beyond those that every route may give
+    body: type[Any] | None = None
+    body_optional: bool = False
+    query: Mapping[str, str] = field(default_factory=dict)  # parameter -> what it means
+    idempotency_key: IdempotencyKey = IdempotencyKey.IGNORED
+    cors: bool = False
+    media_type: str = "application/json"

@@ -1,0 +1,199 @@
+"""payment-api: puts the API together and runs it on its ports.
+
+Public HTTPS for merchants and browsers; the same over plain HTTP on loopback, in the local stack; mutual TLS for
+operators. Components start in the order of need: records, commands and replies first, so that no request is taken
+before its answer can be given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from api.api_keys import ApiKeys
+from api.audit import Auditor
+from api.auth import Authenticator
+from api.calls import Call
+from api.client_secrets import ClientSecrets
+from api.commands import TOPIC as COMMANDS
+from api.commands import CommandProducer, Encode
+from api.gate import Gate, HttpMetrics
+from api.idempotency_keys import IdempotencyKeys
+from api.merchants import Merchants
+from api.openapi import OpenApi
+from api.payments import Payments
+from api.replies import TOPIC as REPLIES
+from api.replies import CommandReply, ReplyBoard, ReplyReader
+from api.routes import OperatorAccess, Route
+from api.settlement import Settlement
+from api.settlement_runner import SettlementRunner
+from api.webhook_endpoints import WebhookEndpoints
+from ops.runtime.admin import AdminHandlers, admin_server
+from ops.runtime.clock import SystemClock
+from ops.runtime.encryption import DataKeys
+from ops.runtime.http_server import HttpServer
+from ops.runtime.problem import problem_response
+from ops.runtime.request_ids import new_request_id
+from ops.runtime.secrets import read_secret_keys
+from ops.runtime.service import Component, Service
+from ops.runtime.service import run as run_service
+from ops.runtime.settings import Settings
+from ops.runtime.tls import server_context
+from tables.records.errors import RecordsUnavailable
+from tables.records.store import RecordStore, open_store
+from topics.codec import Codec
+from topics.schema_ids import open_codec
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_STATUS_READERS = OperatorAccess(frozenset({"operator", "auditor"}))
+_HEALTH_READERS = OperatorAccess(frozenset({"operator", "auditor", "settlement-operator"}))
+
+
+def run(settings: Settings) -> int:
+    """Runs payment-api until it is told to end; returns the process's exit status."""
+    return run_service(settings, _build)
+
+
+async def _build(service: Service) -> Sequence[Component]:
+    """Everything of the service, in the order in which it starts."""
+    settings = service.settings
+    codec = await asyncio.to_thread(open_codec, settings)
+    store = await open_store(settings)
+    clock = SystemClock()
+    board = ReplyBoard()
+    producer = CommandProducer(settings, _command_encoder(codec), service.fail)
+    replies = ReplyReader(settings, _reply_decoder(codec), board, service.fail)
+    secrets = {name: read_secret_keys(settings.secrets_dir / name) for name in _KEY_FILES}
+    data_keys = DataKeys(secrets["master.key"], store.data_keys, clock)
+    runner = SettlementRunner(settings)
+    auditor = Auditor(store.audit, clock)
+    settlement = Settlement(store.settlement, runner)
+    payments = Payments(
+        settings,
+        clock,
+        producer,
+        board,
+        store.payments,
+        data_keys,
+        ClientSecrets(secrets["client-secret.keys"]),
+        secrets["fingerprint.keys"],
+    )
+    public = [
+        *payments.routes(),
+        *IdempotencyKeys(store.payments).routes(),
+        *WebhookEndpoints(settings, store.endpoints, data_keys, auditor, clock).routes(),
+        *settlement.public_routes(),
+    ]
+    internal = [
+        *Merchants(store.merchants, auditor, clock).routes(),
+        *ApiKeys(store.merchants, secrets["pepper.key"], settings.mode, auditor, clock).routes(),
+        *settlement.operator_routes(),
+        *_status_routes(service),
+    ]
+    authenticator = Authenticator(store.merchants, secrets["pepper.key"], settings.mode, clock)
+    metrics = HttpMetrics(service.registry)
+    service.readiness.add("kafka", producer.check)
+    service.readiness.add("replies", replies.check)
+    service.readiness.add("cassandra", lambda: _check_records(store))
+    return [
+        _Records(store, data_keys),
+        producer,
+        replies,
+        runner,
+        _public_server(settings, Gate(_with_openapi("Payments", public), authenticator, metrics)),
+        _internal_server(settings, Gate(_with_openapi("Payments, operators", internal), None, metrics)),
+        admin_server(settings, service.registry, service.readiness),
+    ]
+
+
+_KEY_FILES = ("master.key", "pepper.key", "fingerprint.keys", "client-secret.keys")
+
+
+class _Records:
+    """The store as a component: the first data key is made before the first request, connections close last."""
+
+    def __init__(self, store: RecordStore, data_keys: DataKeys) -> None:
+        self._store = store
+        self._data_keys = data_keys
+
+    async def start(self) -> None:
+        await self._data_keys.prepare()
+
+    async def stop(self) -> None:
+        await self._store.close()
+
+
+async def _check_records(store: RecordStore) -> None:
+    if not await store.session.ready():
+        raise RecordsUnavailable("no quorum answers")
+
+
+def _command_encoder(codec: Codec) -> Encode:
+    names = ("CreatePayment", "ConfirmPayment", "CancelPayment", "RefundPayment")
+    encoders = {name: codec.record_encoder(COMMANDS, name) for name in names}
+
+    def encode(record: str, fields: Mapping[str, Any]) -> bytes:
+        return encoders[record](fields)
+
+    return encode
+
+
+def _reply_decoder(codec: Codec) -> Callable[[bytes], CommandReply]:
+    decode_message = codec.decoder(REPLIES)
+
+    def decode(data: bytes) -> CommandReply:
+        return msgspec.convert(decode_message(data).fields, CommandReply, strict=False)
+
+    return decode
+
+
+def _with_openapi(title: str, routes: list[Route]) -> list[Route]:
+    return [*routes, *OpenApi(title, routes).routes()]
+
+
+def _public_server(settings: Settings, gate: Gate) -> HttpServer:
+    server = HttpServer(gate.application(), _refuse_unparsed)
+    server.add_port(settings.listen_host, settings.api_port, server_context(settings, "none"))
+    if settings.api_loopback_port:
+        assert settings.listen_host in _LOOPBACK or settings.mode == "test"
+        server.add_port("127.0.0.1", settings.api_loopback_port, None)
+    return server
+
+
+def _internal_server(settings: Settings, gate: Gate) -> HttpServer:
+    server = HttpServer(gate.application(), _refuse_unparsed)
+    server.add_port(settings.listen_host, settings.internal_port, server_context(settings, "required"))
+    return server
+
+
+def _refuse_unparsed(status: int, code: str, detail: str) -> web.Response:
+    return problem_response(status, code, detail, new_request_id())
+
+
+def _status_routes(service: Service) -> list[Route]:
+    """/metrics, /healthz and /readyz as operators reach them."""
+    handlers = AdminHandlers(service.settings, service.registry, service.readiness)
+
+    def serve(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Callable[[Call], Awaitable[web.Response]]:
+        async def answer(call: Call) -> web.Response:
+            response = await handler(call.request)
+            response.headers["Request-Id"] = call.request_id
+            return response
+
+        return answer
+
+    def route(path: str, handler: Any, summary: str, access: OperatorAccess, **more: Any) -> Route:
+        answers = {200: dict[str, Any]}
+        return Route(
+            method="GET", path=path, handler=serve(handler), summary=summary, access=access, answers=answers, **more
+        )
+
+    return [
+        route("/metrics", handlers.get_metrics, "Prometheus figures", _STATUS_READERS, media_type="text/plain"),
+        route("/healthz", handlers.get_healthz, "Whether the process answers", _HEALTH_READERS),
+        route("/readyz", handlers.get_readyz, "Each dependency by name", _STATUS_READERS),
+    ]
