@@ -56,14 +56,14 @@ async def _until_ready(home: Home, ports: Ports, node: int, process: asyncio.sub
 
 def _create_administrator(home: Home, config: StackConfig, ports: Ports) -> None:
     password = PlainTextAuthProvider(DEFAULT_USER, DEFAULT_PASSWORD)
-    with _session(home, config, ports, password) as session:
+    with connected(home, config, ports, STACK_ADMIN, password) as session:
         session.execute(f'CREATE ROLE IF NOT EXISTS "{STACK_ADMIN}" WITH SUPERUSER = true AND LOGIN = true')
         _bind(session, STACK_ADMIN)
 
 
 def apply_roles(home: Home, config: StackConfig, ports: Ports) -> None:
     """One role per service and client, bound to its certificate. Idempotent. The default user is dropped."""
-    with _session(home, config, ports, CertificateAuthProvider()) as session:
+    with connected(home, config, ports, STACK_ADMIN) as session:
         session.execute(f"DROP ROLE IF EXISTS {DEFAULT_USER}")
         known = {row.role for row in session.execute("LIST ROLES")}
         for role in ROLES:
@@ -78,15 +78,9 @@ def _bind(session: Session, role: str) -> None:
 
 
 @contextmanager
-def administrator(home: Home, config: StackConfig, ports: Ports) -> Iterator[Session]:
-    """A session as the stack's administrator."""
-    with _session(home, config, ports, CertificateAuthProvider()) as session:
-        yield session
-
-
-@contextmanager
-def _session(home: Home, config: StackConfig, ports: Ports, provider: Any) -> Iterator[Session]:
-    context: ssl.SSLContext = client_context(home, STACK_ADMIN)
+def connected(home: Home, config: StackConfig, ports: Ports, identity: str, provider: Any = None) -> Iterator[Session]:
+    """A session as `identity`, by its certificate."""
+    context: ssl.SSLContext = client_context(home, identity)
     context.check_hostname = False  # the driver does not pass a name; the chain is still verified
     profile = ExecutionProfile(
         load_balancing_policy=DCAwareRoundRobinPolicy(local_dc=cassandra.DATACENTER),
@@ -96,7 +90,7 @@ def _session(home: Home, config: StackConfig, ports: Ports, provider: Any) -> It
         cassandra.contact_points(config),
         port=ports.cassandra,
         ssl_context=context,
-        auth_provider=provider,
+        auth_provider=provider or CertificateAuthProvider(),
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
         protocol_version=5,
         connect_timeout=10,
