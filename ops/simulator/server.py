@@ -17,7 +17,7 @@ from ops.simulator.provider import Provider
 from ops.simulator.store import Store
 from ops.simulator.vault import Vault
 
-DRAIN_S = 2.0  # requests that a magic token leaves unanswered for ever are cut off after it
+DRAIN_S = 1.0  # requests that a magic token leaves unanswered for ever are cut off after it
 
 
 def run(settings: Settings) -> int:

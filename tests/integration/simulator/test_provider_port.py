@@ -1,0 +1,94 @@
+"""The provider port's adapter against the real simulator: what each fault lets us know, and what was really moved."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from streams.provider.port import NotFound, NotProcessed, Refused, SettlementItem, Succeeded, Unknown
+from streams.provider.simulator import SimulatorProvider
+
+TlsOf = Callable[[str], ssl.SSLContext]
+
+
+async def authorize(provider: SimulatorProvider, token: str, key: str = "txn_1") -> Any:
+    return await provider.authorize(key, payment_id="pay_1", amount=2500, currency="USD", payment_method_token=token)
+
+
+async def movements(gateway: aiohttp.ClientSession) -> list[str]:
+    async with gateway.get("/v1/ledger") as response:
+        return [movement["type"] for movement in (await response.json())["data"]]
+
+
+@pytest.mark.parametrize(
+    ("token", "known", "then"),
+    [
+        ("pm_card_visa", Succeeded, Succeeded),
+        ("pm_card_declined", Refused, Refused),
+        ("pm_provider_timeout", Unknown, Succeeded),
+        ("pm_provider_timeout_uncharged", Unknown, NotFound),
+        ("pm_provider_reset_after_charge", Unknown, Succeeded),
+        ("pm_provider_error_twice", Unknown, NotFound),
+        ("pm_provider_rate_limited_twice", NotProcessed, NotFound),
+        ("pm_provider_down", NotProcessed, NotFound),
+        ("pm_provider_slow", Unknown, Unknown),
+    ],
+)
+async def test_what_a_send_lets_us_know_and_what_the_query_adds(
+    provider: SimulatorProvider, gateway: aiohttp.ClientSession, token: str, known: type, then: type
+) -> None:
+    assert type(await authorize(provider, token)) is known
+    assert type(await provider.query("txn_1")) is then
+    assert await movements(gateway) == (["authorization"] if then is Succeeded else [])
+
+
+async def test_retry_after_comes_through(provider: SimulatorProvider) -> None:
+    answer = await authorize(provider, "pm_provider_rate_limited_twice")
+    assert isinstance(answer, NotProcessed)
+    assert answer.retry_after_ms == 1_000
+
+
+async def test_the_road_of_one_payment(provider: SimulatorProvider, gateway: aiohttp.ClientSession) -> None:
+    assert isinstance(await authorize(provider, "pm_card_visa"), Succeeded)
+    item = SettlementItem(payment_id="pay_1", amount=2500, currency="USD")
+    settled = await provider.settle("sb_1:0", batch_id="sb_1", chunk=0, items=(item,))
+    assert isinstance(settled, Succeeded)
+    assert [(result.payment_id, result.error) for result in settled.items] == [("pay_1", None)]
+    assert await provider.query("sb_1:0") == settled
+    assert isinstance(await provider.refund("txn_2", payment_id="pay_1", amount=500, currency="USD"), Succeeded)
+    assert await movements(gateway) == ["authorization", "capture", "refund"]
+
+
+async def test_a_void_closes_a_key_before_its_authorisation_arrives(provider: SimulatorProvider) -> None:
+    assert isinstance(await provider.void("txn_2", payment_id="pay_1", authorization_key="txn_1"), Succeeded)
+    late = await authorize(provider, "pm_card_visa")
+    assert isinstance(late, Refused)
+    assert late.error.code == "provider_unavailable"
+
+
+async def test_a_provider_that_is_not_there_has_processed_nothing(tls_of: TlsOf) -> None:
+    with socket.socket() as bound:  # bound and not listening: connections are refused
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        provider = SimulatorProvider(f"https://127.0.0.1:{port}", timeout_s=1, tls=tls_of("provider-gateway"))
+        await provider.start()
+        try:
+            assert isinstance(await authorize(provider, "pm_card_visa"), NotProcessed)
+            assert isinstance(await provider.query("txn_1"), Unknown)
+        finally:
+            await provider.stop()
+
+
+async def test_a_wrong_certificate_is_an_outage_and_not_a_decline(tls_of: TlsOf, url: str) -> None:
+    provider = SimulatorProvider(url, timeout_s=1, tls=tls_of("payment-worker"))
+    await provider.start()
+    try:
+        assert isinstance(await authorize(provider, "pm_card_visa"), NotProcessed)
+        assert isinstance(await provider.query("txn_1"), Unknown)
+    finally:
+        await provider.stop()
