@@ -50,12 +50,17 @@ READS_EVERYTHING: Final = "auditor"
 _API_WRITES = frozenset(CONTROL_TABLES) - {"settlement_runs"}
 
 GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
-    "payment-api": {table: _WRITE if table in _API_WRITES else _READ for table in TABLES},
+    # SCHEMA_TABLE: what `RecordsSession.ready` reads, so every role with records has it.
+    "payment-api": {
+        SCHEMA_TABLE: _READ,
+        **{table: _WRITE if table in _API_WRITES else _READ for table in TABLES},
+    },
     "payment-worker": {},
     # webhook_endpoints: it disables an endpoint that `webhooks` found dead, by a lightweight transaction.
-    "records-worker": {**dict.fromkeys(RECORD_TABLES, _WRITE), "webhook_endpoints": _WRITE},
-    "provider-gateway": {"settlement_items": _READ},
+    "records-worker": {SCHEMA_TABLE: _READ, **dict.fromkeys(RECORD_TABLES, _WRITE), "webhook_endpoints": _WRITE},
+    "provider-gateway": {SCHEMA_TABLE: _READ, "settlement_items": _READ},
     "batch-processor": {
+        SCHEMA_TABLE: _READ,
         "settlement_runs": _WRITE,
         **dict.fromkeys(
             (
@@ -69,7 +74,7 @@ GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
         ),
     },
     "webhook-dispatcher": dict.fromkeys(
-        ("merchants", "webhook_endpoints", "data_keys", "feed_events", "webhook_deliveries"), _READ
+        (SCHEMA_TABLE, "merchants", "webhook_endpoints", "data_keys", "feed_events", "webhook_deliveries"), _READ
     ),
     "provider-simulator": {},
     READS_EVERYTHING: dict.fromkeys((*TABLES, SCHEMA_TABLE), _READ),
