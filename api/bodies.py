@@ -24,7 +24,7 @@ _TOO_LARGE_NUMBER = 10**_NUMBER_DIGITS_MAX
 
 T = TypeVar("T")
 
-_AT_PATH = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
+_AT_PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
 _FIELD_NAME = re.compile(r"`([^`]{0,64})")
 _FIELD_CODES = {"amount": "amount_invalid", "currency": "currency_invalid"}
 
@@ -57,7 +57,7 @@ def check_media_type(request: web.Request, body: bytes) -> None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
         raise Problem("unsupported_media_type", "a body is sent as it is, without Content-Encoding")
-    if not body and "Content-Type" not in request.headers:
+    if not body:
         return
     if request.content_type != "application/json":
         raise Problem("unsupported_media_type", "a body is application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ from tables.records.errors import RecordsUnavailable
 RETRY_SOON = {"Retry-After": "1"}
 _UNDECIDED = "outcome not yet known; repeat with the same Idempotency-Key"
 _STATUSES = frozenset(status.value for status in PaymentStatus if status is not PaymentStatus.UNKNOWN)
+_PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
 _OPEN = frozenset({PaymentStatus.PENDING, PaymentStatus.PROCESSING})
 
 
@@ -184,7 +186,7 @@ class Payments:
     async def confirm(self, call: Call) -> web.Response:
         """Step 5, Confirm; with `Prefer: wait` also the outcome of step 6, Authorise."""
         request: ConfirmPayment = call.body
-        call.payment_id = call.path("payment_id")
+        call.payment_id = _payment_id(call)
         await self._check_client_secret(call, request.client_secret)
         command = commands.ConfirmPayment(
             **self._envelope(call, self._clock.now_us()),
@@ -202,14 +204,14 @@ class Payments:
 
     async def cancel(self, call: Call) -> web.Response:
         """Ends a PENDING payment at once, an AUTHORIZED one by a void."""
-        call.payment_id = call.path("payment_id")
+        call.payment_id = _payment_id(call)
         command = commands.CancelPayment(**self._envelope(call, self._clock.now_us()), **self._keyed(call, "cancel"))
         return await self._changed(call, command)
 
     async def refund(self, call: Call) -> web.Response:
         """Gives money of a SETTLED payment back."""
         request: RefundPayment = call.body
-        call.payment_id = call.path("payment_id")
+        call.payment_id = _payment_id(call)
         command = commands.RefundPayment(
             **self._envelope(call, self._clock.now_us()),
             **self._keyed(call, "refund"),
@@ -252,7 +254,7 @@ class Payments:
 
     async def events(self, call: Call) -> web.Response:
         """The payment's transitions."""
-        call.payment_id = call.path("payment_id")
+        call.payment_id = _payment_id(call)
         page = ListQuery.of(call.query)
         await self._owned(call, None)
         documents = [
@@ -319,7 +321,7 @@ class Payments:
 
     async def _owned(self, call: Call, as_of: str | None) -> Payment:
         """The merchant's payment, now or as it was. Raises Problem: not_found, invalid_request."""
-        payment_id = call.path("payment_id")
+        payment_id = _payment_id(call)
         if as_of is None:
             payment = await self._reads.get(payment_id)
         elif as_of.isascii() and as_of.isdigit() and len(as_of) <= 9:
@@ -336,7 +338,7 @@ class Payments:
         """A browser proves that it may confirm; a wrong secret for a payment that is not the merchant's is a 404."""
         if call.principal.kind != "publishable" and secret is UNSET:
             return
-        payment_id = call.path("payment_id")
+        payment_id = _payment_id(call)
         if isinstance(secret, str) and self._client_secrets.is_of(payment_id, secret):
             return
         payment = await self._owned(call, None)
@@ -366,7 +368,7 @@ class Payments:
         key = call.idempotency_key
         assert key is not None
         return {
-            "payment_id": call.path("payment_id"),
+            "payment_id": _payment_id(call),
             "merchant_id": call.principal.merchant_id,
             "idempotency_key": key,
             "idempotency": self._idempotency(call, key, operation),
@@ -378,3 +380,11 @@ class Payments:
         fields.pop("client_secret", None)
         plain = {"operation": operation, **fields}
         return idempotency(call.principal.merchant_id, key, plain, self._fingerprint_keys)
+
+
+def _payment_id(call: Call) -> str:
+    """The id in the path. Raises Problem not_found for what cannot be one, before it costs a read or a command."""
+    payment_id = call.path("payment_id")
+    if _PAYMENT_ID.fullmatch(payment_id) is None:
+        raise not_found()
+    return payment_id
