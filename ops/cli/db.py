@@ -14,6 +14,7 @@ from rich.console import Console
 from ops.local import cassandra
 from ops.local.errors import StackError
 from ops.local.layout import STACK_ADMIN, Home, Ports, default_home
+from ops.local.record_tables import KEYSPACE, cassandra_address
 from tables.records.errors import RecordsError
 from tables.records.grants import apply_grants
 from tables.records.migrate import Applied, create_keyspace_cql, migrate, status
@@ -45,7 +46,7 @@ def migrate_command(
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
-    keyspace: KeyspaceOption = "payments",
+    keyspace: KeyspaceOption = KEYSPACE,
     replication_factor: Annotated[int | None, typer.Option(help="For a keyspace that is not there yet.")] = None,
     grants: Annotated[bool, typer.Option(help="Also grant the services' permissions; their roles must exist.")] = True,
 ) -> None:
@@ -67,7 +68,7 @@ def status_command(
     ca: CaOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
-    keyspace: KeyspaceOption = "payments",
+    keyspace: KeyspaceOption = KEYSPACE,
 ) -> None:
     """Show each migration and when it was applied. Exit code 0 when none is pending, 1 when one is."""
     address, _ = _address(home, contact_point, port, datacenter, ca, cert, key)
@@ -78,14 +79,9 @@ def status_command(
 
 
 async def _migrate(address: CassandraAddress, keyspace: str, replication_factor: int, *, grants: bool) -> list[str]:
-    session = await RecordsSession.connect(address, None)
-    try:
-        await session.execute_ddl(create_keyspace_cql(keyspace, address.datacenter, replication_factor))
-        await session.schema_agreed()
-    finally:
-        await session.close()
     session = await RecordsSession.connect(address, keyspace)
     try:
+        await session.execute_ddl(create_keyspace_cql(keyspace, address.datacenter, replication_factor))
         applied = await migrate(session)
         if grants:
             await apply_grants(session, keyspace)
@@ -122,15 +118,7 @@ def _address(
         raise _failure(f"{error.what} {error.way_out}") from error
     if config is None:
         raise _failure(f"There is no stack in {place.root}: start one with `payments up`, or name a --contact-point.")
-    address = CassandraAddress(
-        contact_points=cassandra.contact_points(config),
-        port=Ports(config.port_base).cassandra,
-        datacenter=cassandra.DATACENTER,
-        tls_ca=place.ca,
-        tls_cert=place.cert(STACK_ADMIN),
-        tls_key=place.key(STACK_ADMIN),
-    )
-    return address, config.nodes
+    return cassandra_address(place, config, Ports(config.port_base), STACK_ADMIN), config.nodes
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

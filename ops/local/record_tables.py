@@ -15,14 +15,9 @@ KEYSPACE = "payments"
 async def migrate_and_grant(home: Home, config: StackConfig, ports: Ports) -> None:
     """Idempotent. Raises MigrationError when what is there is not what this version knows."""
     address = cassandra_address(home, config, ports, STACK_ADMIN)
-    session = await RecordsSession.connect(address, None)
-    try:
-        await session.execute_ddl(create_keyspace_cql(KEYSPACE, cassandra.DATACENTER, config.nodes))
-        await session.schema_agreed()
-    finally:
-        await session.close()
     session = await RecordsSession.connect(address, KEYSPACE)
     try:
+        await session.execute_ddl(create_keyspace_cql(KEYSPACE, cassandra.DATACENTER, config.nodes))
         await migrate(session)
         await apply_grants(session, KEYSPACE)
     finally:

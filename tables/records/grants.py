@@ -49,7 +49,7 @@ READS_EVERYTHING: Final = "auditor"
 
 _API_WRITES = frozenset(CONTROL_TABLES) - {"settlement_runs"}
 
-GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
+_RECORDS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
     # SCHEMA_TABLE: what `RecordsSession.ready` reads, so every role with records has it.
     "payment-api": {
         SCHEMA_TABLE: _READ,
@@ -77,12 +77,16 @@ GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
         (SCHEMA_TABLE, "merchants", "webhook_endpoints", "data_keys", "feed_events", "webhook_deliveries"), _READ
     ),
     "provider-simulator": {},
-    READS_EVERYTHING: dict.fromkeys((*TABLES, SCHEMA_TABLE), _READ),
+    READS_EVERYTHING: dict.fromkeys(TABLES, _READ),
     "operator": {},
     "settlement-operator": {},
     "internal-producer": {},
 }
-"""role -> table -> permissions."""
+
+GRANTS: Final[Mapping[str, Mapping[str, frozenset[Permission]]]] = {
+    role: {**tables, SCHEMA_TABLE: _READ} if tables else {} for role, tables in _RECORDS.items()
+}
+"""role -> table -> permissions. Whoever uses the records may see that their schema is there (readiness)."""
 
 
 def grant_statements(keyspace: str) -> list[str]:

@@ -13,25 +13,29 @@ import os
 import re
 import socket
 import time
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tables.records.errors import MigrationError
-from tables.records.session import RecordsSession
+from tables.records.errors import MigrationError, RecordsUnavailable
+from tables.records.session import RecordsSession, Row
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_TTL_S = 60  # a killed migrator delays the next one by this at most; a statement may take 30 s
 LOCK_WAIT_S = 120.0
 LOCK_POLL_S = 0.25
+LWT_ATTEMPTS, LWT_TIMEOUT_S = 3, 10.0  # together they fit into the lock's time
 
 _SCOPE = "records"
-# The id is fixed: two nodes that create the same table at once would otherwise give it two ids and disagree for good.
+_NAMESPACE = uuid.UUID("5d1f3a52-1c52-4b0a-9f0e-7a6f5b6c2d11")  # of the table's id in each keyspace
+# The id is derived: two nodes that create the same table at once would otherwise give it two, and disagree for good.
 _CREATE_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
   scope text, version int, lock_holder text static, name text, checksum text, applied_at bigint, applied_by text,
   PRIMARY KEY ((scope), version)
-) WITH id = '5d1f3a52-1c52-4b0a-9f0e-7a6f5b6c2d11' AND comment = 'Migrations applied to this keyspace'"""
+) WITH id = '%s' AND comment = 'Migrations applied to this keyspace'"""
 _LOCK = f"UPDATE schema_migrations USING TTL {LOCK_TTL_S} SET lock_holder = ? WHERE scope = ? IF lock_holder = "  # noqa: S608
 _ACQUIRE = f"{_LOCK}null"
 _RENEW = f"{_LOCK}?"
@@ -110,8 +114,7 @@ async def migrate(session: RecordsSession, migrations: Sequence[Migration] | Non
     Raises MigrationError when what was applied is not what this release holds, and when the lock cannot be had.
     """
     known = load_migrations() if migrations is None else migrations
-    await session.execute_ddl(_CREATE_TABLE)
-    await session.schema_agreed()
+    await session.execute_ddl(_CREATE_TABLE % uuid.uuid5(_NAMESPACE, str(session.keyspace)))
     holder = f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
     await _acquire(session, holder)
     try:
@@ -119,7 +122,8 @@ async def migrate(session: RecordsSession, migrations: Sequence[Migration] | Non
         for migration in pending:
             await _apply(session, migration, holder)
     finally:
-        await session.execute(_RELEASE, (_SCOPE, holder))
+        with suppress(RecordsUnavailable):  # then the lock ends by itself
+            await session.execute(_RELEASE, (_SCOPE, holder))
     return pending
 
 
@@ -155,7 +159,7 @@ async def _compare(session: RecordsSession, known: Sequence[Migration]) -> list[
 async def _acquire(session: RecordsSession, holder: str) -> None:
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
-        row = (await session.execute(_ACQUIRE, (holder, _SCOPE)))[0]
+        row = await _lightweight(session, _ACQUIRE, (holder, _SCOPE))
         if row.applied or row.lock_holder == holder:  # a repeat of an acquisition whose answer was lost
             return
         if time.monotonic() > deadline:
@@ -165,16 +169,23 @@ async def _acquire(session: RecordsSession, holder: str) -> None:
 
 async def _apply(session: RecordsSession, migration: Migration, holder: str) -> None:
     for statement in migration.statements:
-        await _require(await session.apply(_RENEW, (holder, _SCOPE, holder)), migration)
+        _require(await _lightweight(session, _RENEW, (holder, _SCOPE, holder)), migration)
         await session.execute_ddl(statement)
-        await session.schema_agreed()
     now = time.time_ns() // 1000
     values = (migration.name, migration.checksum, now, holder, _SCOPE, migration.version, holder)
-    await _require(await session.apply(_RECORD, values), migration)
+    _require(await _lightweight(session, _RECORD, values), migration)
 
 
-async def _require(held: bool, migration: Migration) -> None:
-    if not held:
+async def _lightweight(session: RecordsSession, cql: str, values: Sequence[object]) -> Row:
+    """A lightweight transaction that may be repeated when its outcome is unknown, as every one here may."""
+    for _ in range(LWT_ATTEMPTS - 1):
+        with suppress(RecordsUnavailable):
+            return (await session.execute(cql, values, timeout_s=LWT_TIMEOUT_S))[0]
+    return (await session.execute(cql, values, timeout_s=LWT_TIMEOUT_S))[0]
+
+
+def _require(row: Row, migration: Migration) -> None:
+    if not row.applied:
         raise MigrationError(
             f"lost the migration lock during {migration.version:04d}_{migration.name}: run the migration again"
         )

@@ -1,7 +1,8 @@
 """Payments and their history (step 3, Record), and the reads of the API.
 
 Every write is the whole snapshot of a revision at `created_at + revision` microseconds: whatever arrives again or
-late changes nothing. Payment, transactions and history share the partition key, so one mutation carries all three.
+late changes nothing. Transactions only become more, so no row of an earlier revision is ever left over. Payment,
+transactions and history share the partition key: one mutation carries all three.
 """
 
 from __future__ import annotations

@@ -31,10 +31,13 @@ from cassandra.query import (
 
 from tables.records.errors import RecordsRefused, RecordsUnavailable
 
-REQUEST_TIMEOUT_S = 2.0  # a client waits 2 s for its answer; what takes longer is an outage to it
+REQUEST_TIMEOUT_S = 1.5  # a client has its answer, or its 503, in 2 s
+DDL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 PAGE_ROWS = 1000  # a page of settlement items is about 200 KiB
 RECONNECT_MAX_S = 2.0  # a returning node is used again within this time
+
+_SELECT_SCHEMA = "SELECT version FROM schema_migrations WHERE scope = 'records' LIMIT 1"
 
 Mutation = Sequence[tuple[str, Sequence[Any]]]  # statements with their values, all of one partition key
 Row = Any  # a named tuple of the driver, one field per selected column
@@ -99,7 +102,11 @@ class _Completions:
 class RecordsSession:
     """Executes CQL for one service. Statements are prepared at their first use and named by their text."""
 
-    def __init__(self, cluster: Cluster, session: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, cluster: Cluster, session: Any, keyspace: str | None, loop: asyncio.AbstractEventLoop, timeout_s: float
+    ) -> None:
+        self.keyspace = keyspace  # of unqualified tables
+        self._timeout_s = timeout_s
         self._cluster = cluster
         self._session = session
         self._session.default_fetch_size = None  # `pages` asks for pages; elsewhere LIMIT bounds the rows
@@ -110,44 +117,46 @@ class RecordsSession:
 
     @classmethod
     async def connect(
-        cls, address: CassandraAddress, keyspace: str | None, *, auth_provider: AuthProvider | None = None
+        cls,
+        address: CassandraAddress,
+        keyspace: str | None,
+        *,
+        auth_provider: AuthProvider | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> RecordsSession:
-        """A session on `keyspace`. Raises RecordsUnavailable when no contact point answers in CONNECT_TIMEOUT_S."""
+        """A session on `keyspace`, which need not exist yet; `timeout_s` is each request's.
+
+        Raises RecordsUnavailable when no contact point answers in CONNECT_TIMEOUT_S.
+        """
         loop = asyncio.get_running_loop()
         cluster = open_cluster(address, auth_provider)
         try:
-            session = await asyncio.to_thread(cluster.connect, keyspace)
+            session = await asyncio.to_thread(cluster.connect)  # no USE: statements name their keyspace
         except Exception as error:
             await asyncio.to_thread(cluster.shutdown)
             raise _translate(error) from error
-        return cls(cluster, session, loop)
-
-    @property
-    def keyspace(self) -> str | None:
-        """The keyspace that unqualified tables are in."""
-        name: str | None = self._session.keyspace
-        return name
+        return cls(cluster, session, keyspace, loop, timeout_s)
 
     async def close(self) -> None:
         """Let go of every connection; requests in flight fail."""
         await asyncio.to_thread(self._cluster.shutdown)
 
-    async def execute(self, cql: str, values: Sequence[Any] = (), *, timeout_s: float = REQUEST_TIMEOUT_S) -> list[Row]:
+    async def execute(self, cql: str, values: Sequence[Any] = (), *, timeout_s: float | None = None) -> list[Row]:
         """All rows of one statement (use `pages` where there may be many).
 
         Raises RecordsUnavailable or RecordsRefused.
         """
-        rows, _ = await self._run(await self._bind(cql, values), timeout_s)
+        rows, _ = await self._run(await self._bind(cql, values), timeout_s or self._timeout_s)
         return rows
 
-    async def write(self, *mutations: Mutation, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    async def write(self, *mutations: Mutation) -> None:
         """Write to several partitions at once; each mutation becomes visible as a whole, in all its tables.
 
         Returns when all are acknowledged. Raises RecordsUnavailable or RecordsRefused when one is not: the others may
         have been applied.
         """
         statements = [await self._bind_mutation(mutation) for mutation in mutations]
-        started = [self._start(statement, timeout_s) for statement in statements]
+        started = [self._start(statement, self._timeout_s) for statement in statements]
         failure: Exception | None = None
         for waiter, _ in started:
             try:
@@ -163,7 +172,7 @@ class RecordsSession:
         while True:
             statement = await self._bind(cql, values)
             statement.fetch_size = PAGE_ROWS
-            rows, paging_state = await self._run(statement, REQUEST_TIMEOUT_S, paging_state)
+            rows, paging_state = await self._run(statement, self._timeout_s, paging_state)
             yield rows
             if paging_state is None:
                 return
@@ -173,29 +182,31 @@ class RecordsSession:
         rows = await self.execute(cql, values)
         return bool(rows[0].applied)
 
-    async def execute_ddl(self, cql: str, *, timeout_s: float = 30.0) -> list[Row]:
-        """A schema or permission statement, or any that is not worth preparing."""
-        rows, _ = await self._run(SimpleStatement(cql), timeout_s)
-        return rows
+    async def execute_ddl(self, cql: str) -> list[Row]:
+        """A schema or permission statement, or any that is not worth preparing.
 
-    async def schema_agreed(self) -> None:
-        """Wait until all nodes have one schema version, so that the next statement meets it on any of them."""
-        agreed = await asyncio.to_thread(self._cluster.control_connection.wait_for_schema_agreement, None, None, 30)
-        if not agreed:
-            raise RecordsUnavailable("the nodes did not agree on the schema in 30 s")
+        Returns when all nodes have the schema that it makes, so that the next statement meets it on any of them.
+        """
+        waiter, response = self._start(SimpleStatement(cql, keyspace=self.keyspace), DDL_TIMEOUT_S)
+        try:
+            rows = await waiter
+        except Exception as error:
+            raise _translate(error) from error
+        if not response.is_schema_agreed:  # the driver has waited for it
+            raise RecordsUnavailable("the nodes do not agree on the schema")
+        return rows or []
 
     async def ready(self) -> bool:
-        """Whether a read at the usual consistency answers (for /readyz)."""
+        """Whether a read at the usual consistency finds the schema (for /readyz)."""
         try:
-            await self.execute("SELECT merchant_id FROM merchants WHERE merchant_id = ?", ("",), timeout_s=1.0)
+            return bool(await self.execute(_SELECT_SCHEMA, timeout_s=1.0))
         except RecordsUnavailable:
             return False
-        return True
 
     async def _prepare(self, cql: str) -> PreparedStatement:
         task = self._preparing.get(cql)
         if task is None:  # many callers at once, one round trip
-            task = self._loop.create_task(asyncio.to_thread(self._session.prepare, cql))
+            task = self._loop.create_task(asyncio.to_thread(self._session.prepare, cql, None, self.keyspace))
             self._preparing[cql] = task
             task.add_done_callback(lambda _: self._preparing.pop(cql, None))
         try:

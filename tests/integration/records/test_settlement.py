@@ -1,0 +1,229 @@
+"""Settlement in real Cassandra: items follow the payments' own events, batches and runs only go forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from streams.domain import ids
+from tables.records.settlement import SettlementItem
+from tables.records.store import RecordStore
+
+pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
+
+EventOf = Callable[..., tuple[str, dict[str, Any]]]
+TransactionOf = Callable[..., dict[str, Any]]
+REFUSED = {"code": "settlement_failed", "decline_code": None, "retryable": True, "message": "later"}
+
+
+async def _write(store: RecordStore, event: tuple[str, dict[str, Any]]) -> None:
+    await store.payments.write_event(*event, *await store.settlement.item_mutations(event[1]))
+
+
+async def _statuses(store: RecordStore, *batch_ids: str) -> list[str]:
+    rows = [
+        row
+        for batch_id in batch_ids
+        for row in await store.session.execute("SELECT status FROM settlement_items WHERE batch_id = ?", (batch_id,))
+    ]
+    return [row.status for row in rows]
+
+
+async def test_an_item_follows_its_payment_from_authorised_to_settled(
+    store: RecordStore, payment_event: EventOf, transaction: TransactionOf, merchant_id: str
+) -> None:
+    batch_id = ids.batch_id(merchant_id, "USD", "2026-11-22")
+    window = {"batch_id": batch_id, "settlement_date": "2026-11-22"}
+    held = transaction("AUTHORIZATION", "SUCCEEDED", provider_reference="ch_1")
+    settled = transaction("SETTLEMENT", "SUCCEEDED", idempotency_key=f"{batch_id}:3")
+    authorized = payment_event("PaymentAuthorized", 3, transactions=[held], **window)
+    done = payment_event("PaymentSettled", 4, transactions=[held, settled], **window)
+    await _write(store, authorized)
+    (item,) = await store.settlement.items(batch_id, limit=10)
+    payment_id = authorized[1]["payment"]["payment_id"]
+    assert item == SettlementItem(
+        batch_id=batch_id,
+        payment_id=payment_id,
+        merchant_id=merchant_id,
+        currency="USD",
+        amount=2500,
+        status="PENDING",
+        chunk=None,
+        transaction_id=None,
+        authorization_id="txn_authorization",
+        authorization_reference="ch_1",
+        error=None,
+        revision=3,
+    )
+    await _write(store, done)
+    await _write(store, authorized)  # a straggler
+    (item,) = await store.settlement.items(batch_id, limit=10)
+    assert (item.status, item.chunk, item.transaction_id, item.revision) == ("SETTLED", 3, "txn_settlement", 4)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+async def test_a_voided_payment_leaves_its_batch_in_every_order_of_repetition(
+    store: RecordStore, payment_event: EventOf, transaction: TransactionOf, merchant_id: str, order: tuple[int, ...]
+) -> None:
+    batch_id = ids.batch_id(merchant_id, "USD", "2026-11-22")
+    held = transaction("AUTHORIZATION", "SUCCEEDED")
+    window = {"batch_id": batch_id, "settlement_date": "2026-11-22"}
+    events = [
+        payment_event("PaymentAuthorized", 3, transactions=[held], **window),
+        payment_event("PaymentUpdated", 4, status="AUTHORIZED", transactions=[held, transaction("VOID", "PENDING")]),
+        payment_event("PaymentCanceled", 5, transactions=[held, transaction("VOID", "SUCCEEDED")]),
+    ]
+    expected = [["PENDING"], ["REMOVED"], ["REMOVED"]]
+    for event, statuses in zip(events, expected, strict=True):
+        await _write(store, event)
+        assert await _statuses(store, batch_id) == statuses
+    for index in order:
+        await _write(store, events[index])
+        assert await _statuses(store, batch_id) == ["REMOVED"]
+    assert await store.settlement.items(batch_id, limit=10) == []
+    assert await store.settlement.items_between(batch_id, "pay_", "pay_z") == []
+
+
+async def test_a_refused_void_brings_a_payment_back_into_an_open_batch(
+    store: RecordStore, payment_event: EventOf, transaction: TransactionOf, merchant_id: str
+) -> None:
+    first, second = (ids.batch_id(merchant_id, "USD", day) for day in ("2026-11-22", "2026-11-23"))
+    held, void = transaction("AUTHORIZATION", "SUCCEEDED"), transaction("VOID", "PENDING")
+    refused = transaction("VOID", "FAILED", error={**REFUSED, "code": "void_refused"})
+    await _write(store, payment_event("PaymentAuthorized", 3, transactions=[held], batch_id=first))
+    await _write(store, payment_event("PaymentUpdated", 4, status="AUTHORIZED", transactions=[held, void]))
+    back = payment_event("PaymentUpdated", 5, status="AUTHORIZED", transactions=[held, refused], batch_id=second)
+    await _write(store, back)
+    assert await _statuses(store, first, second) == ["REMOVED", "PENDING"]
+    same_day = payment_event("PaymentUpdated", 6, status="AUTHORIZED", transactions=[held, refused], batch_id=first)
+    await _write(store, same_day)
+    assert await _statuses(store, first) == ["PENDING"], "the day was still open: the same batch again"
+
+
+async def test_a_postponed_item_is_failed_in_the_old_batch_and_pending_in_the_new(
+    store: RecordStore, payment_event: EventOf, transaction: TransactionOf, merchant_id: str
+) -> None:
+    first, second = (ids.batch_id(merchant_id, "USD", day) for day in ("2026-11-22", "2026-11-23"))
+    held = transaction("AUTHORIZATION", "SUCCEEDED")
+    refused = transaction("SETTLEMENT", "FAILED", idempotency_key=f"{first}:0", error=REFUSED)
+    settled = transaction("SETTLEMENT", "SUCCEEDED", idempotency_key=f"{second}:1")
+    await _write(store, payment_event("PaymentAuthorized", 3, transactions=[held], batch_id=first))
+    postponed = payment_event("PaymentUpdated", 4, status="AUTHORIZED", transactions=[held, refused], batch_id=second)
+    await _write(store, postponed)
+    assert await _statuses(store, first, second) == ["FAILED", "PENDING"]
+    (item,) = await store.settlement.items(first, limit=1)
+    assert item.error == REFUSED
+    await _write(store, payment_event("PaymentSettled", 5, transactions=[held, refused, settled], batch_id=second))
+    assert await _statuses(store, first, second) == ["FAILED", "SETTLED"]
+
+
+async def test_items_page_in_payment_order_and_count_as_a_chunk(
+    store: RecordStore, payment_event: EventOf, transaction: TransactionOf, merchant_id: str
+) -> None:
+    batch_id = ids.batch_id(merchant_id, "USD", "2026-11-22")
+    held = transaction("AUTHORIZATION", "SUCCEEDED")
+    payment_ids = sorted(ids.payment_id(merchant_id, str(number)) for number in range(9))
+    for number, payment_id in enumerate(payment_ids):
+        transactions = [held, transaction("VOID", "PENDING")] if number == 4 else [held]
+        fields = {"payment_id": payment_id, "batch_id": batch_id, "transactions": transactions, "amount": number}
+        await _write(store, payment_event("PaymentAuthorized", 3, **fields))
+    kept = [payment_id for number, payment_id in enumerate(payment_ids) if number != 4]
+    paged: list[str] = []
+    while page := await store.settlement.items(batch_id, limit=3, starting_after=paged[-1] if paged else ""):
+        assert len(page) == 3 or len(paged) + len(page) == 8, "a removed item shortens no page but the last"
+        paged.extend(item.payment_id for item in page)
+    assert paged == kept
+    chunk = await store.settlement.items_between(batch_id, payment_ids[2], payment_ids[6])
+    assert [item.amount for item in chunk] == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+async def test_a_batch_is_completed_whatever_arrives_again_or_late(
+    store: RecordStore, merchant_id: str, order: tuple[int, ...]
+) -> None:
+    date = f"2027-01-0{1 + order[0] * 2 + (order[1] > order[2])}"
+    batch_id = ids.batch_id(merchant_id, "USD", date)
+    batch = {"batch_id": batch_id, "merchant_id": merchant_id, "currency": "USD", "settlement_date": date}
+    chunk = {**batch, "control_count": 5, "control_amount": 50}
+    chunks = [
+        {**chunk, "id": "e1", "chunk": 0, "count": 3, "amount": 30, "first_payment_id": "a", "last_payment_id": "c"},
+        {**chunk, "id": "e2", "chunk": 1, "count": 2, "amount": 20, "first_payment_id": "d", "last_payment_id": "e"},
+    ]
+    totals = {
+        "count": 5,
+        "amount": 50,
+        "settled_count": 4,
+        "failed_count": 1,
+        "settled_amount": 40,
+        "failed_amount": 10,
+    }
+    completed = {**batch, **totals, "id": "e3", "chunks": 2}
+    settlement = store.settlement
+    writes = [
+        lambda: settlement.write_chunk_closed(chunks[0]),
+        lambda: settlement.write_chunk_closed(chunks[1]),
+        lambda: settlement.write_batch_completed(completed),
+    ]
+    assert await settlement.batch(batch_id) is None
+    for index in order:
+        await writes[index]()
+    found = await settlement.batch(batch_id)
+    assert found is not None
+    assert (found.status, found.count, found.settled_amount, found.failed_count) == ("COMPLETED", 5, 40, 1)
+    assert [(chunk.chunk, chunk.count, chunk.status) for chunk in found.chunks] == [
+        (0, 3, "COMPLETED"),
+        (1, 2, "COMPLETED"),
+    ]
+    (listed,) = await settlement.batches_of_merchant(merchant_id, date)
+    assert (listed.batch_id, listed.status, listed.amount) == (batch_id, "COMPLETED", 50)
+    assert [entry.batch_id for entry in await settlement.batches_of_merchant(merchant_id)] == [batch_id]
+    assert batch_id in [entry.batch_id for entry in await settlement.page_of_date(date, limit=100)]
+
+
+async def test_a_run_completes_when_every_partition_and_every_batch_has(store: RecordStore, merchant_id: str) -> None:
+    date = "2027-02-01"
+    settlement = store.settlement
+    assert await settlement.run(date) is None
+    request = {"requested_at": 1, "requested_by": "operator", "forced": False}
+    assert await settlement.create_run(date, **request) is True
+    assert await settlement.create_run(date, **request) is False
+    day = {"date": date, "partitions": 2, "occurred_at": 5}
+    await _expect_run(store, date, "CLOSING")
+    await settlement.write_day_closed({**day, "id": "d0", "partition": 0, "batches": 0})
+    await _expect_run(store, date, "CLOSING")
+    await settlement.write_day_closed({**day, "id": "d1", "partition": 1, "batches": 2})
+    await _expect_run(store, date, "SUBMITTING")
+    for currency in ("EUR", "USD"):
+        totals = {"count": 3, "amount": 30, "settled_count": 2, "failed_count": 1, "settled_amount": 20}
+        await settlement.write_batch_completed(
+            {
+                "id": "b",
+                "batch_id": ids.batch_id(merchant_id, currency, date),
+                "merchant_id": merchant_id,
+                "currency": currency,
+                "settlement_date": date,
+                "failed_amount": 10,
+                "chunks": 1,
+                **totals,
+            }
+        )
+        await _expect_run(store, date, "SUBMITTING" if currency == "EUR" else "COMPLETED")
+    run = await settlement.run(date)
+    assert run is not None
+    total = {"SETTLED": {"count": 2, "amount": 20}, "FAILED": {"count": 1, "amount": 10}}
+    assert run.totals == {"EUR": total, "USD": total}
+
+
+async def test_a_day_without_payments_completes_without_batches(store: RecordStore) -> None:
+    closed = {"date": "2027-02-02", "partitions": 1, "occurred_at": 5, "id": "d", "partition": 0, "batches": 0}
+    await store.settlement.write_day_closed(closed)
+    await _expect_run(store, "2027-02-02", "COMPLETED")
+
+
+async def _expect_run(store: RecordStore, date: str, status: str) -> None:
+    run = await store.settlement.run(date)
+    assert run is not None
+    assert run.status == status
