@@ -47,10 +47,11 @@ class WebhookClient:
 
     async def start(self) -> None:
         """Open the pools: one for each kind of destination, so that none can be reached through the other."""
+        tls = ssl.create_default_context()
         for reach in ("public", "loopback"):
             self._sessions[reach] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=ssl.create_default_context(),
+                    ssl=tls,
                     limit=CONNECTIONS_MAX,
                     use_dns_cache=False,
                     force_close=True,  # a kept connection may have just ended, which would look like a failed delivery
