@@ -72,7 +72,7 @@ class DeciderLane(Lane):
                 try:
                     self._run(stage, [item])
                 except Exception as error:
-                    if attempt < ATTEMPTS:
+                    if attempt < ATTEMPTS and not isinstance(error, Poison):
                         continue
                     assert isinstance(record, Record)
                     stage = self._new_stage()

@@ -171,7 +171,7 @@ class EffectorLane(Lane):
             try:
                 await self.spec.effect(running.record, running.stage, running.stage)
             except Exception as error:
-                if attempt < ATTEMPTS:
+                if attempt < ATTEMPTS and not isinstance(error, Poison):
                     await asyncio.sleep(RETRY_DELAY_S * attempt)
                     continue
                 running.error = error

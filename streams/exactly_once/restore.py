@@ -88,8 +88,10 @@ def restore_tables(
     )
     ends = Consumer({**consumer_config, "isolation.level": "read_uncommitted", "enable.auto.commit": False})
     try:
+        targets = {changelog: _end(ends, changelog, partition, wanted) for changelog in tables.values()}
+        _wipe_if_ahead(store, targets)
         for table, changelog in tables.items():
-            target = _end(ends, changelog, partition, wanted)
+            target = targets[changelog]
             restored += _restore_table(reader, store, table, changelog, partition, target, wanted, metrics)
     finally:
         ends.close()
@@ -123,6 +125,16 @@ def _end(consumer: Consumer, topic: str, partition: int, wanted: Callable[[], bo
     raise Abandoned
 
 
+def _wipe_if_ahead(store: LaneStore, ends: Mapping[str, int]) -> None:
+    """State beyond the end of its changelog belongs to another history (a topic made anew): rebuild all of it."""
+    for changelog, end in ends.items():
+        applied = store.offset(changelog)
+        if applied is not None and applied >= end:
+            log.warning("state is ahead of its changelog, rebuilding", changelog=changelog, applied=applied, end=end)
+            store.wipe()
+            return
+
+
 def _restore_table(
     reader: Consumer,
     store: LaneStore,
@@ -134,10 +146,6 @@ def _restore_table(
     metrics: LaneMetrics,
 ) -> int:
     applied = store.offset(changelog)
-    if applied is not None and applied >= target:
-        log.warning("state is ahead of its changelog, rebuilding", table=table.name, applied=applied, end=target)
-        store.wipe()
-        applied = None
     if target == 0:
         return 0
     start = OFFSET_BEGINNING if applied is None else applied + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from streams.exactly_once.layers import Row
 from streams.exactly_once.table_spec import TableSpec
 
 _OFFSET_PREFIX = b"\x00"  # sorts before every table's rows: table names are not empty
+_WRITTEN_AT = b"\x00\x00written-at"  # wall clock of the last write, in seconds
+_AGE_MAX_S = 12 * 3600
+"""Older state is rebuilt: a changelog keeps tombstones for 24 h (delete.retention.ms), so a later reader of the rest
+would never learn of rows that were deleted meanwhile."""
+
 _WRITE_BUFFER_BYTES = 8 << 20  # a worker has a dozen lanes; RocksDB's default of 64 MiB each would be its memory
 _BLOCK_CACHE_BYTES = 8 << 20
 
@@ -37,6 +43,8 @@ class LaneStore:
         try:
             self._db = Rdict(str(path), _options())
             self._check_readable()
+            if self._age_s() > _AGE_MAX_S:
+                self.wipe()
         except Exception as error:  # rocksdict raises bare Exception for everything
             if "lock" in str(error).lower():
                 raise StateInUse(f"{path} is open in another process: stop that one first") from error
@@ -106,7 +114,12 @@ class LaneStore:
     def _write(self, batch: WriteBatch, offsets: Mapping[str, int]) -> None:
         for changelog, offset in offsets.items():
             batch.put(_OFFSET_PREFIX + changelog.encode(), struct.pack(">q", offset))
+        batch.put(_WRITTEN_AT, struct.pack(">d", time.time()))
         self._db.write(batch)
+
+    def _age_s(self) -> float:
+        written_at = self._db.get(_WRITTEN_AT)
+        return 0.0 if written_at is None else time.time() - float(struct.unpack(">d", written_at)[0])
 
     def _check_readable(self) -> None:
         rows = self._db.iter()
