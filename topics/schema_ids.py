@@ -28,13 +28,23 @@ def open_codec(settings: Settings) -> Codec:
     """
     registry = Registry(settings.schema_registry_url, client_context(settings))
     topics = tuple(t for t in catalog.all_topics() if settings.service in (t.writer, *t.readers))
-    ids = known_ids(registry, subjects(topics), settings.state_dir / FILE)
+    try:
+        ids = known_ids(registry, subjects(topics), settings.state_dir / FILE)
+    finally:
+        registry.close()
     written = [s.name for s in subjects(tuple(t for t in topics if t.writer == settings.service))]
     if missing := [name for name in written if name not in ids]:
         raise RegistryUnavailable(
             f"schema {missing[0]} (one of {len(missing)}) is not registered: run `payments schema register`"
         )
-    return Codec(ids, registry.schema)
+
+    def fetch(schema_id: int) -> str | None:
+        try:
+            return registry.schema(schema_id)
+        finally:
+            registry.close()  # an id that is new to us is rare: no connection is kept for the next
+
+    return Codec(ids, fetch)
 
 
 def known_ids(registry: Registry, wanted: tuple[Subject, ...], file: Path) -> dict[str, int]:
