@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -41,11 +40,3 @@ def first_open(day: str, last_closed_date: str | None) -> str:
     if last_closed_date is not None and day <= last_closed_date:
         return next_day(last_closed_date)
     return day
-
-
-def days_between(first: str, last: str) -> Iterator[str]:
-    """Every date from `first` to `last`, both included; nothing if `last` is before `first`."""
-    day = first
-    while day <= last:
-        yield day
-        day = next_day(day)
