@@ -134,7 +134,8 @@ class RecordsSession:
             session = await asyncio.to_thread(cluster.connect)  # no USE: statements name their keyspace
         except Exception as error:
             await asyncio.to_thread(cluster.shutdown)
-            raise _translate(error) from error
+            where = ", ".join(f"{point}:{address.port}" for point in address.contact_points)
+            raise RecordsUnavailable(f"Cassandra does not answer at {where}: {error}") from error
         return cls(cluster, session, keyspace, loop, timeout_s)
 
     async def close(self) -> None:
