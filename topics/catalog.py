@@ -249,6 +249,7 @@ TOPICS: tuple[Topic, ...] = (
 )
 
 CHANGELOGS: tuple[Changelog, ...] = (
+    # `<agent>-timers`: durable timers and source offsets of an agent's lanes
     Changelog("payment-worker", "payments", BY_PAYMENT, ("PaymentRow",)),
     Changelog("payment-worker", "days", BY_PAYMENT),
     Changelog("payment-worker", "payments-timers", BY_PAYMENT),
@@ -259,8 +260,8 @@ CHANGELOGS: tuple[Changelog, ...] = (
     Changelog("batch-processor", "days", BY_OTHERS),
     Changelog("batch-processor", "settlement-timers", BY_OTHERS),
     Changelog("webhook-dispatcher", "feed", BY_OTHERS),
-    Changelog("webhook-dispatcher", "deliveries", BY_OTHERS),
     Changelog("webhook-dispatcher", "feed-timers", BY_OTHERS),
+    Changelog("webhook-dispatcher", "deliveries", BY_OTHERS),
     Changelog("webhook-dispatcher", "webhooks-timers", BY_OTHERS),
 )
 
@@ -286,7 +287,7 @@ def changelog_topic(app: str, table: str) -> str:
 
 @cache
 def all_topics() -> tuple[Topic, ...]:
-    """Every topic of the platform: TOPICS, their dead letters, the changelogs, and what Faust wants for itself."""
+    """Every topic of the platform: TOPICS, their dead letters and the changelogs."""
     dead_letters = [
         Topic(
             name=dead_letter_topic(topic.name, reader),
@@ -317,20 +318,7 @@ def all_topics() -> tuple[Topic, ...]:
         )
         for log in CHANGELOGS
     ]
-    leaders = [
-        Topic(
-            name=f"{app}-__assignor-__leader",
-            purpose="Faust's own: who holds its one partition leads the app",
-            key="none",
-            records=(),
-            writer=app,
-            readers=(app,),
-            partitions=1,
-            retention_ms=HOUR_MS,
-        )
-        for app in FAUST_APPS
-    ]
-    return (*TOPICS, *dead_letters, *changelogs, *leaders)
+    return (*TOPICS, *dead_letters, *changelogs)
 
 
 def find(name: str) -> Topic:
