@@ -17,7 +17,7 @@ from ops.local.layout import STACK_ADMIN, Home, Ports, default_home
 from ops.local.record_tables import KEYSPACE, cassandra_address
 from tables.records.errors import RecordsError
 from tables.records.grants import apply_grants
-from tables.records.migrate import Applied, create_keyspace_cql, migrate, status
+from tables.records.migrate import Applied, create_keyspace, migrate, status
 from tables.records.session import CassandraAddress, RecordsSession
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def status_command(
 async def _migrate(address: CassandraAddress, keyspace: str, replication_factor: int, *, grants: bool) -> list[str]:
     session = await RecordsSession.connect(address, keyspace)
     try:
-        await session.execute_ddl(create_keyspace_cql(keyspace, address.datacenter, replication_factor))
+        await create_keyspace(session, address.datacenter, replication_factor)
         applied = await migrate(session)
         if grants:
             await apply_grants(session, keyspace)

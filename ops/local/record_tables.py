@@ -6,7 +6,7 @@ from ops.local import cassandra
 from ops.local.ca import tls_files
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig
 from tables.records.grants import apply_grants
-from tables.records.migrate import create_keyspace_cql, migrate
+from tables.records.migrate import create_keyspace, migrate
 from tables.records.session import CassandraAddress, RecordsSession
 
 KEYSPACE = "payments"
@@ -17,7 +17,7 @@ async def migrate_and_grant(home: Home, config: StackConfig, ports: Ports) -> No
     address = cassandra_address(home, config, ports, STACK_ADMIN)
     session = await RecordsSession.connect(address, KEYSPACE)
     try:
-        await session.execute_ddl(create_keyspace_cql(KEYSPACE, cassandra.DATACENTER, config.nodes))
+        await create_keyspace(session, cassandra.DATACENTER, config.nodes)
         await migrate(session)
         await apply_grants(session, KEYSPACE)
     finally:

@@ -102,10 +102,12 @@ def load_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     return found
 
 
-def create_keyspace_cql(keyspace: str, datacenter: str, replication_factor: int) -> str:
-    """The statement that creates the keyspace where it is not there."""
+async def create_keyspace(session: RecordsSession, datacenter: str, replication_factor: int) -> None:
+    """Create the session's keyspace where it is not there; one that is there keeps its replication."""
     replication = f"{{'class': 'NetworkTopologyStrategy', '{datacenter}': {replication_factor}}}"
-    return f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}"
+    await session.execute_ddl(
+        f"CREATE KEYSPACE IF NOT EXISTS {session.keyspace} WITH replication = {replication}", in_keyspace=False
+    )
 
 
 async def migrate(session: RecordsSession, migrations: Sequence[Migration] | None = None) -> list[Migration]:

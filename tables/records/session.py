@@ -183,12 +183,14 @@ class RecordsSession:
         rows = await self.execute(cql, values)
         return bool(rows[0].applied)
 
-    async def execute_ddl(self, cql: str) -> list[Row]:
-        """A schema or permission statement, or any that is not worth preparing.
+    async def execute_ddl(self, cql: str, *, in_keyspace: bool = True) -> list[Row]:
+        """A schema or permission statement, or any that is not worth preparing. Not `in_keyspace`: what creates it.
 
         Returns when all nodes have the schema that it makes, so that the next statement meets it on any of them.
         """
-        waiter, response = self._start(SimpleStatement(cql, keyspace=self.keyspace), DDL_TIMEOUT_S)
+        waiter, response = self._start(
+            SimpleStatement(cql, keyspace=self.keyspace if in_keyspace else None), DDL_TIMEOUT_S
+        )
         try:
             rows = await waiter
         except Exception as error:

@@ -13,7 +13,7 @@ import pytest_asyncio
 from ops.local import cassandra
 from ops.local.layout import STACK_ADMIN
 from streams.domain import ids
-from tables.records.migrate import create_keyspace_cql, migrate
+from tables.records.migrate import create_keyspace, migrate
 from tables.records.session import CassandraAddress, RecordsSession
 from tables.records.store import RecordStore
 from tests.local_servers import Servers
@@ -52,8 +52,8 @@ async def keyspace(address_of: AddressOf) -> AsyncIterator[str]:
 
 async def _keyspace(address_of: AddressOf) -> AsyncIterator[str]:
     name = f"t_records_{uuid.uuid4().hex[:12]}"
-    admin = await RecordsSession.connect(address_of(STACK_ADMIN), None)
-    await admin.execute_ddl(create_keyspace_cql(name, cassandra.DATACENTER, 1))
+    admin = await RecordsSession.connect(address_of(STACK_ADMIN), name)
+    await create_keyspace(admin, cassandra.DATACENTER, 1)
     yield name
     await admin.execute_ddl(f"DROP KEYSPACE {name}")
     await admin.close()
