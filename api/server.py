@@ -25,7 +25,7 @@ from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
 from api.merchants import Merchants
 from api.openapi import OpenApi
-from api.payments import Payments
+from api.payments import payment_routes
 from api.replies import TOPIC as REPLIES
 from api.replies import CommandReply, ReplyBoard, ReplyReader
 from api.routes import OperatorAccess, Route
@@ -72,7 +72,7 @@ async def _build(service: Service) -> Sequence[Component]:
     runner = SettlementRunner(settings)
     auditor = Auditor(store.audit, clock)
     settlement = Settlement(store.settlement, runner)
-    payments = Payments(
+    payments = payment_routes(
         settings,
         clock,
         producer,
@@ -83,7 +83,7 @@ async def _build(service: Service) -> Sequence[Component]:
         secrets["fingerprint.keys"],
     )
     public = [
-        *payments.routes(),
+        *payments,
         *IdempotencyKeys(store.payments).routes(),
         *WebhookEndpoints(settings, store.endpoints, data_keys, auditor, clock).routes(),
         *settlement.public_routes(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from aiohttp import web
 from msgspec import UNSET, structs
 
@@ -17,7 +19,7 @@ from ops.runtime.encryption import DataKeys, EncryptionError
 from ops.runtime.settings import Settings
 from streams.domain import ids
 from streams.webhooks.client import check_destination
-from streams.webhooks.destinations import RefusedDestination
+from streams.webhooks.destinations import RefusedDestination, is_loopback, reach_of
 from streams.webhooks.signing import new_secret
 from tables.records.endpoints import Endpoint, EndpointRecords, EndpointSecret
 
@@ -201,6 +203,8 @@ class WebhookEndpoints:
             raise Problem("invalid_request", "a URL in ASCII", param="url")
         try:
             await check_destination(url, self._settings.mode)
+            if reach_of(url, self._settings.mode) == "loopback" and not _is_this_host(url):
+                raise RefusedDestination("plain http to another host")
         except RefusedDestination:
             raise Problem("invalid_request", "https at a public address", param="url") from None
 
@@ -228,6 +232,12 @@ class WebhookEndpoints:
             before=None if before is None else _document(before),
             after=None if after is None else _document(after),
         )
+
+
+def _is_this_host(url: str) -> bool:
+    """Plain http leaves no doubt about where it goes: a name that may lead elsewhere later is not enough."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or is_loopback(host)
 
 
 def _document(endpoint: Endpoint, secret: str | None = None) -> WebhookEndpointDocument:

@@ -25,7 +25,7 @@ from api.client_secrets import ClientSecrets
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
 from api.openapi import OpenApi
-from api.payments import Payments
+from api.payments import payment_routes
 from api.problems import unavailable
 from api.replies import CommandReply, ReplyBoard
 from api.webhook_endpoints import WebhookEndpoints
@@ -329,7 +329,7 @@ class Platform:
         return text
 
     async def __aenter__(self) -> Platform:
-        payments = Payments(
+        payments = payment_routes(
             self.settings,
             self.clock,
             self.log,
@@ -347,7 +347,7 @@ class Platform:
             auditor,
             self.clock,
         )
-        self.routes = [*payments.routes(), *IdempotencyKeys(self.records).routes(), *endpoints.routes()]
+        self.routes = [*payments, *IdempotencyKeys(self.records).routes(), *endpoints.routes()]
         self.routes += OpenApi("Payments", self.routes).routes()
         self.authenticator = Authenticator(
             self.records, self.pepper, "test", self.clock, lambda: time.monotonic() + self.seconds
