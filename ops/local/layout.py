@@ -148,7 +148,7 @@ class Home(msgspec.Struct, frozen=True):
             if self.root.exists() and any(entry.name != "run" for entry in self.root.iterdir()):
                 raise StackError(
                     f"{self.root} is not empty and holds no stack of this version.",
-                    "Name an empty directory with --home, or remove this one with `payments down --wipe`.",
+                    "Name an empty directory, or one that does not exist yet, with --home.",
                 )
             return None
         raw = msgspec.json.decode(self.config_file.read_bytes())

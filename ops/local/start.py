@@ -94,12 +94,14 @@ def stop(home: Home, report: Report) -> None:
     """Stop the stack, services before servers; also what a killed supervisor left behind."""
     state = read_state(home)
     if state is not None and state.supervisor_pid is not None and supervisor_is_alive(home):
-        os.kill(state.supervisor_pid, signal.SIGTERM)
+        supervisor = psutil.Process(state.supervisor_pid)
+        supervisor.terminate()
         deadline = time.monotonic() + STOP_S
         while supervisor_is_alive(home):
             if time.monotonic() > deadline:
                 raise StackError("The supervisor does not stop.", f"Its log says why: {home.log('supervisor')}")
             time.sleep(POLL_S)
+        psutil.wait_procs([supervisor], timeout=5)  # it lets go of the lock a moment before it ends
     stop_leftovers(home, report)
 
 
@@ -153,7 +155,9 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def wipe(home: Home) -> None:
-    """Remove a stopped home with all its data."""
+    """Remove a stopped home with all its data, of whatever version. Raises StackError for a directory that is none."""
+    if not home.config_file.exists():
+        raise StackError(f"{home.root} holds no stack; it is left alone.", "Name the right one with --home.")
     shutil.rmtree(home.root, ignore_errors=False)
 
 

@@ -81,6 +81,7 @@ STEPS: dict[str, Step] = {
 def main() -> None:
     name, home = sys.argv[1], Home(Path(sys.argv[2]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("cassandra.protocol").setLevel(logging.ERROR)  # it warns of each grant that is there already
     config = home.read_config()
     assert config is not None, "`up` writes the configuration first"
     STEPS[name](home, config, Ports(config.port_base))
