@@ -15,23 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from confluent_kafka.admin import AdminClient
 
-from streams.exactly_once import timers
 from streams.exactly_once.agent import AgentSpec
-from streams.exactly_once.decider import DeciderLane
+from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.errors import EngineError, LaneLost
-from streams.exactly_once.lane import Lane, LaneState, Partition, decode_offsets
-from streams.exactly_once.layers import Base, EmptyBase
+from streams.exactly_once.lane import Lane, LaneState, Partition
 from streams.exactly_once.metrics import EngineMetrics
+from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
-from streams.exactly_once.restore import Abandoned, check_offsets, committed_offsets, restore_tables
-from streams.exactly_once.store import LaneStore
-from streams.exactly_once.transaction import LaneProducer, Membership
+from streams.exactly_once.restore import Abandoned
+from streams.exactly_once.transaction import Membership
 
 log = structlog.get_logger(__name__)
 
+STARTS_AT_ONCE = 4  # InitProducerId and restore mostly wait; more at once would only crowd the broker
 STALL_S = 15.0  # a pump that has not turned for so long counts as dead: membership is no longer refreshed
 
 
@@ -57,23 +55,24 @@ class LaneService:
         metrics: EngineMetrics,
         drain_s: float = 5.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clients: Clients | None = None,
     ) -> None:
         self._app_id = app_id
         self._specs = specs
         self._kafka = kafka
-        self._consumer_config = {**kafka, "group.id": app_id}
         self._state_dir = state_dir
         self._on_lost = on_lost
         self._metrics = metrics
         self._drain_s = drain_s
         self._clock_ms = clock_ms
+        self._clients = clients or Clients()
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._membership: Membership | None = None
         self._wanted = 0  # number of the newest assignment; older ones stop starting lanes
         self._settled = 0  # number of the last assignment whose lanes all run
         self._applying = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._admin: AdminClient | None = None
+        self._opener: LaneOpener | None = None
         self._pump: Pump | None = None
 
     @property
@@ -94,8 +93,11 @@ class LaneService:
     def start(self) -> None:
         """Start the pump. Call in the event loop that runs effectors."""
         self._loop = asyncio.get_running_loop()
-        self._admin = AdminClient(dict(self._kafka))
-        self._pump = Pump(self._consumer_config, on_lost=self._report, clock_ms=self._clock_ms)
+        self._opener = LaneOpener(
+            self._app_id, self._kafka, self._state_dir, self._metrics, self._clock_ms, self._clients
+        )
+        consumer_config = {**self._kafka, "group.id": self._app_id}
+        self._pump = Pump(consumer_config, on_lost=self._report, clock_ms=self._clock_ms, clients=self._clients)
         self._pump.start()
 
     async def stop(self) -> None:
@@ -151,8 +153,7 @@ class LaneService:
 
     def _kept(self, wanted: Mapping[tuple[str, int], AgentSpec], new: Membership) -> set[tuple[str, int]]:
         """Lanes that may go on: nobody else can have owned them since, and their producer is not fenced."""
-        old = self._membership
-        if old is None or old.member_id != new.member_id or new.generation not in (old.generation, old.generation + 1):
+        if self._membership is None or not continues(self._membership, new):
             return set()
         return {key for key, lane in self._lanes.items() if key in wanted and lane.state is not LaneState.FENCED}
 
@@ -164,12 +165,18 @@ class LaneService:
 
     async def _start_lanes(self, lanes: list[tuple[AgentSpec, int]], assignment: Assignment, number: int) -> None:
         assert self._pump is not None
-        gate = asyncio.Semaphore(4)
+        opener = self._opener
+        assert opener is not None
+        gate = asyncio.Semaphore(STARTS_AT_ONCE)
+        membership = assignment.membership
+
+        def wanted() -> bool:
+            return number == self._wanted
 
         async def start(spec: AgentSpec, partition: int) -> Lane | None:
             async with gate:
                 try:
-                    return await asyncio.to_thread(self._open, spec, partition, assignment, number)
+                    return await asyncio.to_thread(opener.open, spec, partition, membership, wanted)
                 except Abandoned:
                     return None
 
@@ -181,57 +188,6 @@ class LaneService:
                 lane.attach(self._call_soon, self._pump.handled)
             self._lanes[lane.spec.name, lane.partition] = lane
             await self._happened(self._pump.add(lane))
-
-    def _open(self, spec: AgentSpec, partition: int, assignment: Assignment, number: int) -> Lane:
-        """On a thread: everything between assignment and the first record, in the order that fencing asks for."""
-        assert self._admin is not None
-
-        def still_wanted() -> bool:
-            return number == self._wanted
-
-        if not still_wanted():
-            raise Abandoned
-        began = time.monotonic()
-        metrics = self._metrics.lane(spec.name, partition)
-        name = f"{spec.name}-{partition}"
-        producer = LaneProducer(self._kafka, f"{self._app_id}-{name}", partition)
-        producer.initialise()
-        if not still_wanted():
-            raise Abandoned
-        sources = [(source.topic, partition) for source in spec.inputs]
-        committed = committed_offsets(self._admin, self._app_id, sources, still_wanted)
-        changelogs = {table.name: f"{self._app_id}-{table.name}-changelog" for table in spec.all_tables}
-        base: Base = EmptyBase()
-        store: LaneStore | None = None
-        restored = 0
-        if spec.all_tables:
-            base = store = LaneStore(self._state_dir / spec.name / str(partition))
-            by_table = {table: changelogs[table.name] for table in spec.all_tables}
-            try:
-                restored = restore_tables(store, by_table, partition, self._consumer_config, metrics, still_wanted)
-                self._check(name, spec, store, committed)
-            except BaseException:
-                store.close()
-                raise
-        log.info("lane opened", lane=name, restored=restored, seconds=round(time.monotonic() - began, 3))
-        kind = DeciderLane if spec.decide is not None else EffectorLane
-        return kind(
-            spec,
-            partition,
-            producer=producer,
-            store=store,
-            base=base,
-            membership=assignment.membership,
-            committed=committed,
-            changelogs=changelogs,
-            clock_ms=self._clock_ms,
-            metrics=metrics,
-        )
-
-    def _check(self, name: str, spec: AgentSpec, store: LaneStore, committed: dict[Partition, int]) -> None:
-        assert spec.timer_table is not None
-        encoded = store.get(spec.timer_table, timers.OFFSETS)
-        check_offsets(name, None if encoded is None else decode_offsets(encoded), committed, self._app_id)
 
     def _call_soon(self, action: Callable[[], None]) -> None:
         assert self._loop is not None
@@ -247,3 +203,8 @@ class LaneService:
         while not await asyncio.to_thread(event.wait, 0.5):
             if not self._pump.running:
                 raise LaneLost("the pump has stopped")
+
+
+def continues(old: Membership, new: Membership) -> bool:
+    """Whether no generation lies between the two, and both are the same member's: then no lane had another owner."""
+    return old.member_id == new.member_id and new.generation in (old.generation, old.generation + 1)

@@ -10,11 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
+from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
 from streams.exactly_once.lane import Lane, LaneState, Partition
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 FETCH_MAX = 2_000  # records taken from librdkafka in one go
 INBOX_HIGH = 8_000  # back-pressure: a lane with more in hand is paused ...
 INBOX_LOW = 2_000  # ... and resumed below this
-COMMIT_THREADS = 4
 BUSY_POLL_S = 0.002  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
 LAG_EVERY_S = 5.0
@@ -40,8 +39,9 @@ class Pump:
         *,
         on_lost: Callable[[LaneLost], None],
         clock_ms: Callable[[], int],
+        clients: Clients,
     ) -> None:
-        self._consumer = Consumer(
+        self._consumer = clients.consumer(
             {
                 **consumer_config,
                 "enable.auto.commit": False,
@@ -66,7 +66,7 @@ class Pump:
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
         self.progressed_at = time.monotonic()
-        self._executor = ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="lane-commit")
+        self._executor = clients.executor()
         self._thread = threading.Thread(target=self._run, name="lane-pump", daemon=True)
 
     @property

@@ -19,6 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from streams.exactly_once.clients import Clients
 from streams.exactly_once.errors import StateMismatch
 from streams.exactly_once.lane import Partition
 from streams.exactly_once.metrics import LaneMetrics
@@ -66,6 +67,7 @@ def restore_tables(
     store: LaneStore,
     tables: Mapping[TableSpec, str],
     partition: int,
+    clients: Clients,
     consumer_config: Mapping[str, object],
     metrics: LaneMetrics,
     wanted: Callable[[], bool],
@@ -76,7 +78,7 @@ def restore_tables(
     read_committed reader must get there. It ends at the target, never by time-out. Raises Abandoned.
     """
     restored = 0
-    reader = Consumer(
+    reader = clients.consumer(
         {
             **consumer_config,
             "isolation.level": "read_committed",
@@ -86,7 +88,7 @@ def restore_tables(
             "fetch.queue.backoff.ms": 5,
         }
     )
-    ends = Consumer({**consumer_config, "isolation.level": "read_uncommitted", "enable.auto.commit": False})
+    ends = clients.consumer({**consumer_config, "isolation.level": "read_uncommitted", "enable.auto.commit": False})
     try:
         targets = {changelog: _end(ends, changelog, partition, wanted) for changelog in tables.values()}
         _wipe_if_ahead(store, targets)

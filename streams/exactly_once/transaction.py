@@ -17,8 +17,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from streams.exactly_once.clients import Clients
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
 from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.layers import Layer
@@ -67,13 +68,13 @@ class Work:
 class LaneProducer:
     """The one producer that may use this lane's transactional id. Used by one thread at a time."""
 
-    def __init__(self, config: Mapping[str, object], transactional_id: str, partition: int) -> None:
+    def __init__(self, clients: Clients, config: Mapping[str, object], transactional_id: str, partition: int) -> None:
         self._partition = partition
         self._undelivered: KafkaError | None = None
         self._delivered = 0
         self._changelog_offsets: dict[str, int] = {}
         self._changelog_topics: frozenset[str] = frozenset()
-        self._producer = Producer(
+        self._producer = clients.producer(
             {
                 **config,
                 "transactional.id": transactional_id,
