@@ -12,11 +12,12 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from fastavro import schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader
 from fastavro.schema import to_parsing_canonical_form
 
 from streams.exactly_once.errors import Poison
 from topics import catalog
+from topics.avro_writer import body_writer
 from topics.registry import RegistryUnavailable
 from topics.schemas import NAMESPACE, Schema, load, parsed
 
@@ -56,8 +57,8 @@ class Codec:
     def encode(self, topic: str, record_name: str, fields: Mapping[str, Any]) -> bytes:
         """The bytes of one record.
 
-        Raises ValueError or TypeError when the fields do not fit the schema (a name too many included), KeyError when
-        the topic does not list the record, RegistryUnavailable when its id is not known.
+        Raises ValueError when the fields do not fit the schema (a name too many included), KeyError when the topic
+        does not list the record, RegistryUnavailable when its id is not known.
         """
         return self.record_encoder(topic, record_name)(fields)
 
@@ -65,7 +66,7 @@ class Codec:
         """Fields to bytes, for one record type of one topic: the fast way. Errors as `encode`."""
         encode = self._encoders.get((topic, record_name))
         if encode is None:
-            encode = self._encoders[topic, record_name] = partial(_write, *self._writer(topic, record_name))
+            encode = self._encoders[topic, record_name] = self._new_encoder(topic, record_name)
         return encode
 
     def encoder(self, topic: str) -> Callable[[Message], bytes]:
@@ -112,7 +113,7 @@ class Codec:
 
         return decode
 
-    def _writer(self, topic: str, record_name: str) -> tuple[bytes, Schema]:
+    def _new_encoder(self, topic: str, record_name: str) -> Callable[[Mapping[str, Any]], bytes]:
         entry = catalog.find(topic)
         if record_name not in entry.records:
             raise KeyError(f"{topic} lists no record {record_name}")
@@ -120,7 +121,7 @@ class Codec:
         if subject not in self._ids:
             raise RegistryUnavailable(f"the schema id of {subject} is not known yet")
         header = bytes([MAGIC]) + self._ids[subject].to_bytes(4, "big")
-        return header, parsed(load(entry.schema_folder, record_name))
+        return partial(body_writer(parsed(load(entry.schema_folder, record_name))), header)
 
     def _known_decoders(self, topic: str) -> dict[int, _Decoder]:
         entry = catalog.find(topic)
@@ -147,13 +148,6 @@ class Codec:
         reader = parsed(load(entry.schema_folder, name))
         is_same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(reader)
         return _Decoder(name, reader if is_same else writer, None if is_same else reader)
-
-
-def _write(header: bytes, schema: Schema, fields: Mapping[str, Any]) -> bytes:
-    buffer = BytesIO()
-    buffer.write(header)
-    schemaless_writer(buffer, schema, fields, strict_allow_default=True, disable_tuple_notation=True)
-    return buffer.getvalue()
 
 
 def _read(decoder: _Decoder, data: bytes) -> Mapping[str, Any]:
