@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,26 @@ async def test_a_job_that_raises_undoes_itself_and_nobody_else(store: Store) -> 
     assert [result for result in results if isinstance(result, str)] == good
     assert sum(isinstance(result, ValueError) for result in results) == 34
     assert await store.transact(kept) == good
+
+
+async def test_nothing_is_answered_before_its_group_is_on_disk(store: Store) -> None:
+    busy, held, started = threading.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(_: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(started.set)
+        held.wait(10)
+
+    first = asyncio.create_task(store.transact(lambda _: busy.wait(10)))
+    await asyncio.sleep(0)
+    grouped = [asyncio.create_task(store.transact(job)) for job in (partial(keep, token="pm_1"), hold)]
+    await asyncio.sleep(0)
+    busy.set()
+    await started.wait()
+    await first
+    assert not any(job.done() for job in grouped)
+    held.set()
+    await asyncio.gather(*grouped)
 
 
 async def test_what_was_answered_is_there_after_opening_again(store: Store, tmp_path: Path) -> None:
