@@ -95,7 +95,8 @@ class Settlement:
             case EntrySettled() | EntryFailed():
                 self._count(record, command, state, effects)
             case DayBarrier():
-                effects.put(DAYS, DAYS_KEY, _days(state).with_barrier(command))
+                days = _days(state).with_barrier(command, first_window=_first_window_day(state))
+                effects.put(DAYS, DAYS_KEY, days)
                 self._close_days(record, state, effects)
             case _:
                 assert_never(command)
@@ -146,7 +147,7 @@ class Settlement:
     def _close_step(self, now_us: int, state: State, effects: Effects) -> bool:
         """Cut one chunk, or tell that a day has none left. False when no final day is left to tell of."""
         days = _days(state)
-        day = days.next_to_close(_first_window_day(state))
+        day = days.to_close
         if day is None:
             return False
         prefix = window_prefix(day)

@@ -107,13 +107,14 @@ class Days(Value, frozen=True, kw_only=True, gc=False):
     """How far a settlement partition is with closing days.
 
     `barriers`: the last day that each source partition has closed, by its number; a day is final here once all
-    sources have closed it. `told`: the last day whose DayClosed was emitted; `batches` counts those of the next.
+    sources have closed it. `next_date`: the first day whose DayClosed was not emitted, None before any day was final;
+    `batches`: how many were cut of it so far.
     `request_id`, `traceparent`: of the close that came last.
     """
 
     barriers: Mapping[int, str] = msgspec.field(default_factory=dict)
     sources: int = 0
-    told: str | None = None
+    next_date: str | None = None
     batches: int = 0
     request_id: str = ""
     traceparent: str | None = None
@@ -129,17 +130,23 @@ class Days(Value, frozen=True, kw_only=True, gc=False):
         """True when nothing can enter or leave the windows of `day` any more."""
         return self.final is not None and day <= self.final
 
-    def with_barrier(self, barrier: DayBarrier) -> Days:
-        """The days with one more barrier; one for a day that the source had closed changes nothing."""
+    def with_barrier(self, barrier: DayBarrier, *, first_window: str | None) -> Days:
+        """The days with one more barrier; one for a day that the source had closed changes nothing.
+
+        `first_window`: the day of the oldest window there is: closing begins with it.
+        """
         if barrier.date <= self.barriers.get(barrier.source_partition, ""):
             return self
-        return replace(
+        after = replace(
             self,
             barriers={**self.barriers, barrier.source_partition: barrier.date},
             sources=barrier.source_partitions,
             request_id=barrier.request_id,
             traceparent=barrier.traceparent,
         )
+        if after.next_date is None and after.final is not None:
+            return replace(after, next_date=min(first_window or after.final, after.final))
+        return after
 
     def with_batch(self) -> Days:
         """The days with one more batch of the day that is being closed."""
@@ -147,17 +154,14 @@ class Days(Value, frozen=True, kw_only=True, gc=False):
 
     def with_told(self, day: str) -> Days:
         """The days once the DayClosed of `day` was emitted."""
-        return replace(self, told=day, batches=0)
+        return replace(self, next_date=next_day(day), batches=0)
 
-    def next_to_close(self, first_window: str | None) -> str | None:
-        """The first final day that was not told yet, or None. `first_window`: the day of the oldest window there is."""
-        final = self.final
-        if final is None:
+    @property
+    def to_close(self) -> str | None:
+        """The first final day that was not told yet, or None."""
+        if self.next_date is None or not self.is_final(self.next_date):
             return None
-        if self.told is None:
-            return min(first_window or final, final)
-        day = next_day(self.told)
-        return day if day <= final else None
+        return self.next_date
 
 
 def chunk_events(

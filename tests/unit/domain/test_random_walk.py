@@ -53,6 +53,15 @@ OUTCOMES: dict[type[ProviderRequest], type[AuthorizationOutcome | VoidOutcome | 
     RefundRequest: RefundOutcome,
 }
 
+MOODS: dict[str, tuple[list[str], list[bool]]] = {
+    "well": (["answered"], [True]),
+    "flaky": (["answered", "answer lost", "lost", "busy", "forgotten", "kept"], [True, True, False]),
+    "silent": (["answer lost", "lost"], [True]),
+    "down": (["busy", "busy", "busy", "lost"], [True]),
+    "unwilling": (["answered", "kept"], [False]),
+}
+"""What may become of a request, and whether the provider would do what is asked."""
+
 
 class Ledger:
     """The provider: one result per idempotency key, and the money."""
@@ -107,6 +116,7 @@ class PaymentWalk(RuleBasedStateMachine):
         self.windows: dict[str, bool] = {}  # day -> the payment is in it
         self.ledger = Ledger()
         self.count = 0
+        self.moods = ["well", "well"]
 
     def give(self, command: PaymentCommand) -> None:
         """Let the payment decide, and take note of all that follows."""
@@ -143,29 +153,35 @@ class PaymentWalk(RuleBasedStateMachine):
         self.count += 1
         return f"{what} {self.count}"
 
-    @initialize()
-    def created(self) -> None:
+    @initialize(moods=st.lists(st.sampled_from(sorted(MOODS)), min_size=2, max_size=2), confirmed=st.booleans())
+    def created(self, moods: list[str], confirmed: bool) -> None:
+        """The provider has a mood while it authorises, and another afterwards; or else no walk would get far."""
+        self.moods = moods
         self.give(create())
+        if confirmed:
+            self.give(confirm())
 
-    @rule(again=st.booleans())
-    def client_confirms(self, again: bool) -> None:
-        self.give(confirm() if again else confirm(self._named("confirm")))
+    @rule(what=st.sampled_from([confirm, cancel, refund]), again=st.booleans())
+    def a_client_asks_for_anything(self, what: object, again: bool) -> None:
+        name = "again" if again else self._named("key")
+        self.give(refund(key=name) if what is refund else confirm(name) if what is confirm else cancel(name))
 
-    @rule(again=st.booleans())
-    def merchant_cancels(self, again: bool) -> None:
-        self.give(cancel() if again else cancel(self._named("cancel")))
+    @precondition(lambda self: self.row and self.row.payment.status is PaymentStatus.PENDING)
+    @rule()
+    def the_customer_confirms(self) -> None:
+        self.give(confirm(self._named("key")))
 
-    @rule(amount=st.one_of(st.none(), st.integers(1, AMOUNT)))
-    def merchant_refunds(self, amount: int | None) -> None:
-        self.give(refund(amount, key=self._named("refund")))
+    @precondition(lambda self: self.row and self.row.payment.status is PaymentStatus.SETTLED)
+    @rule(amount=st.integers(1, AMOUNT))
+    def the_merchant_refunds(self, amount: int) -> None:
+        self.give(refund(amount, key=self._named("key")))
 
     @precondition(lambda self: self.requests)
-    @rule(
-        data=st.data(),
-        fate=st.sampled_from(["answered", "answered", "answer lost", "lost", "busy", "forgotten", "kept"]),
-        willing=st.booleans(),
-    )
-    def provider_gets_a_request(self, data: st.DataObject, fate: str, willing: bool) -> None:
+    @rule(data=st.data())
+    def provider_gets_a_request(self, data: st.DataObject) -> None:
+        authorizing = self.row is not None and self.row.payment.status is PaymentStatus.PROCESSING
+        fates, willing_in = MOODS[self.moods[0 if authorizing else 1]]
+        fate, willing = data.draw(st.sampled_from(fates)), data.draw(st.sampled_from(willing_in))
         index = data.draw(st.integers(0, len(self.requests) - 1))
         request = self.requests[index] if fate == "kept" else self.requests.pop(index)
         known = self.ledger.results.get(request.transaction_id)
@@ -215,7 +231,8 @@ class PaymentWalk(RuleBasedStateMachine):
         self.now_us = max(self.now_us, timer.due_us)
         self.give(timer.command)
 
-    @rule(answer=st.sampled_from(["captured", "not today", "refused"]))
+    @precondition(lambda self: any(self.windows.values()))
+    @rule(answer=st.sampled_from(["captured", "captured", "not today", "refused"]))
     def a_day_is_settled(self, answer: str) -> None:
         """The day closes; if the payment is in its batch, the provider answers for it."""
         closing = max(day_of(self.now_us), self.last_closed or "")
@@ -282,4 +299,4 @@ class PaymentWalk(RuleBasedStateMachine):
 
 
 TestPaymentWalk = PaymentWalk.TestCase
-TestPaymentWalk.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPaymentWalk.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
