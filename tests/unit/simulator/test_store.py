@@ -43,23 +43,29 @@ async def test_a_job_that_raises_undoes_itself_and_nobody_else(store: Store) -> 
 
 
 async def test_nothing_is_answered_before_its_group_is_on_disk(store: Store) -> None:
-    busy, held, started = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def hold(_: sqlite3.Connection) -> None:
-        loop.call_soon_threadsafe(started.set)
-        held.wait(10)
+    class Held:
+        """A job that tells that it runs, and runs until it is released."""
 
-    first = asyncio.create_task(store.transact(lambda _: busy.wait(10)))
-    await asyncio.sleep(0)
-    grouped = [asyncio.create_task(store.transact(job)) for job in (partial(keep, token="pm_1"), hold)]
-    await asyncio.sleep(0)
-    busy.set()
-    await started.wait()
+        def __init__(self) -> None:
+            self.running, self.released = asyncio.Event(), threading.Event()
+
+        def __call__(self, _: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(self.running.set)
+            self.released.wait(10)
+
+    before, last = Held(), Held()
+    first = asyncio.create_task(store.transact(before))
+    await before.running.wait()
+    group = [asyncio.create_task(store.transact(job)) for job in (partial(keep, token="pm_1"), last)]
+    await asyncio.sleep(0)  # both wait now, and so share the next commit
+    before.released.set()
     await first
-    assert not any(job.done() for job in grouped)
-    held.set()
-    await asyncio.gather(*grouped)
+    await last.running.wait()
+    assert not any(job.done() for job in group)
+    last.released.set()
+    await asyncio.gather(*group)
 
 
 async def test_what_was_answered_is_there_after_opening_again(store: Store, tmp_path: Path) -> None:
