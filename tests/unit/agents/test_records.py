@@ -184,7 +184,8 @@ async def test_an_outage_is_waited_for_and_nothing_is_said_before_the_write() ->
     away = RecordsUnavailable("no quorum")
     bed = Bed(away, away, away)
     handling = asyncio.create_task(bed.handle(created(reply_to=WAITING)))
-    await asyncio.sleep(0.02)
+    while bed.registry.get_sample_value("payments_records_waiting") != 1.0:  # noqa: ASYNC110  a gauge has no event
+        await asyncio.sleep(0.001)
     assert bed.journal == []
     assert bed.registry.get_sample_value("payments_records_waiting") == 1.0
     assert len(await handling) == 1
@@ -196,7 +197,8 @@ async def test_an_outage_is_waited_for_and_nothing_is_said_before_the_write() ->
 async def test_a_stopped_lane_ends_the_wait_without_a_trace() -> None:
     bed = Bed(*[RecordsUnavailable("no quorum")] * 100)
     handling = asyncio.create_task(bed.handle(created(reply_to=WAITING)))
-    await asyncio.sleep(0.02)
+    while bed.registry.get_sample_value("payments_records_waiting") != 1.0:  # noqa: ASYNC110  a gauge has no event
+        await asyncio.sleep(0.001)
     handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling
