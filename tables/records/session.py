@@ -110,6 +110,7 @@ class RecordsSession:
         self._cluster = cluster
         self._session = session
         self._session.default_fetch_size = None  # `pages` asks for pages; elsewhere LIMIT bounds the rows
+        self._session.use_client_timestamp = False  # every plain write names its own: no host's clock takes part
         self._loop = loop
         self._completions = _Completions(loop)
         self._prepared: dict[str, PreparedStatement] = {}

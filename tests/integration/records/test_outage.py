@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ops.local.layout import STACK_ADMIN
+from streams.agents.records import Records
+from streams.exactly_once.records import Output
+from streams.exactly_once.testing import Bench
 from tables.records.errors import RecordsUnavailable
 from tables.records.session import CassandraAddress, RecordsSession
 from tables.records.store import RecordStore
 from tests.local_servers import Servers
+from topics.codec import Message
 
+EventOf = Callable[..., tuple[str, dict[str, Any]]]
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 
 
@@ -37,6 +45,82 @@ async def test_a_server_of_another_authority_is_not_spoken_to(
     )  # a certificate of ours, but no authority of the node's
     with pytest.raises(RecordsUnavailable, match="certificate verify failed"):
         await RecordsSession.connect(replace(address_of(STACK_ADMIN), tls_ca=other), "payments")
+
+
+class Wire:
+    """A TCP wire to Cassandra that can be cut and mended."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        self._writers.clear()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, far_writer}
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()
+
+
+async def test_an_event_that_meets_an_outage_is_recorded_when_it_ends(
+    address_of: Callable[[str], CassandraAddress], keyspace: str, store: RecordStore, payment_event: EventOf
+) -> None:
+    address = address_of(STACK_ADMIN)
+    wire = Wire(address.contact_points[0], address.port)
+    await wire.mend()
+    session = await RecordsSession.connect(
+        replace(address, contact_points=["127.0.0.1"], port=wire.port), keyspace, timeout_s=2.0
+    )
+    sent: list[Message] = []
+    inbox = Output("merchants.inbox", lambda message: sent.append(message) or b"")
+    handler = Records(RecordStore(session), lambda *_: None, inbox, registry=CollectorRegistry())
+    bench = Bench()
+
+    async def handle(revision: int) -> None:
+        name, fields = payment_event("PaymentCreated", revision)
+        payment_id = fields["payment"]["payment_id"]
+        record = bench.record("payments.events", payment_id.encode(), Message(name, fields))
+        await bench.effect_async(handler, record)
+
+    try:
+        await handle(1)
+        await wire.cut()
+        second = asyncio.create_task(handle(2))
+        done, _ = await asyncio.wait({second}, timeout=3)
+        assert not done, "the event waits, it neither fails nor is skipped"
+        assert len(sent) == 1, "nothing is passed on before it is written"
+        await wire.mend()
+        async with asyncio.timeout(60):
+            await second
+        assert len(sent) == 2
+        history = await store.payments.history(sent[0].fields["payment"]["payment_id"])
+        assert [entry.revision for entry in history] == [1, 2]
+    finally:
+        await session.close()
+        await wire.cut()
 
 
 async def test_a_request_over_its_time_is_an_outage(
