@@ -178,10 +178,12 @@ class ReplyReader:
         return True
 
     def _read(self, consumer: Consumer, loop: asyncio.AbstractEventLoop) -> None:
-        """One batch, as soon as there is anything."""
-        replies = [
-            reply for message in consumer.consume(BATCH_MAX, POLL_S) if (reply := self._decoded(message)) is not None
-        ]
+        """What has come, as soon as anything has (`consume` alone would wait for a whole batch, or the time-out)."""
+        first = consumer.poll(POLL_S)
+        if first is None:
+            return
+        messages = (first, *consumer.consume(BATCH_MAX, 0))
+        replies = [reply for message in messages if (reply := self._decoded(message)) is not None]
         if replies:
             loop.call_soon_threadsafe(self._board.deliver, replies)
 
