@@ -27,6 +27,7 @@ from streams.exactly_once.app import App
 from streams.exactly_once.errors import LaneLost
 from streams.provider.simulator import SimulatorProvider
 from streams.settlement_runs import CLOSINGS, SettlementRuns
+from streams.webhooks.bodies import Bodies
 from streams.webhooks.client import WebhookClient
 from streams.webhooks.directory import EndpointDirectory
 from tables.deliveries import DELIVERIES
@@ -218,9 +219,10 @@ async def build_webhook_dispatcher(service: Service) -> Sequence[Component]:
     worker.app.decider("feed", inputs=[read("merchants.inbox", codec)], outputs=[events], tables=[FEED])(feed(events))
     opener = DataKeys(read_secret_keys(settings.secrets_dir / "master.key"), store.data_keys, worker.clock)
     client = WebhookClient(settings.mode, worker.clock)
+    directory = EndpointDirectory(store.endpoints, opener, worker.clock)
     handler = Webhooks(
-        EndpointDirectory(store.endpoints, opener, worker.clock),
-        opener,
+        directory,
+        Bodies(directory, opener),
         client,
         outcomes,
         worker.clock,

@@ -17,7 +17,7 @@ from streams.webhooks.signing import new_secret
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECRET = new_secret()
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 
 
 class Receiver:
