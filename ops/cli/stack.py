@@ -41,8 +41,8 @@ def up(
     owner_pid: Annotated[int | None, typer.Option(hidden=True, help="Stop when this process is gone.")] = None,
 ) -> None:
     """Start the platform on this machine and wait until it is ready. Safe to repeat."""
-    place = _home(home)
-    with _plain_errors():
+    place = chosen_home(home)
+    with plain_errors():
         existing = place.read_config() or StackConfig()
         config = StackConfig(
             nodes=_checked_nodes(nodes or existing.nodes),
@@ -57,7 +57,7 @@ def up(
         _follow(place)
         _print_status(place)
         if started and not detach:
-            _stay(place)
+            stay(place)
 
 
 def _follow(place: Home) -> None:
@@ -67,7 +67,7 @@ def _follow(place: Home) -> None:
         stack.follow(place, progress.show, READY_WITHIN_S)
 
 
-def _stay(place: Home) -> None:
+def stay(place: Home) -> None:
     """Keep the terminal until Ctrl-C, then stop the stack."""
     console.print("Press Ctrl-C to stop.")
     try:
@@ -83,8 +83,8 @@ def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--jso
     """Show what runs. Exit code 0 when everything is ready, 1 when not."""
     from ops.local.status import status_document
 
-    place = _home(home)
-    with _plain_errors():
+    place = chosen_home(home)
+    with plain_errors():
         document = status_document(place)
         if as_json:
             sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, enc_hook=str)).decode() + "\n")
@@ -106,8 +106,8 @@ def logs(
     home: HomeOption = None,
 ) -> None:
     """Print the log of a service (all its instances), and with -f what is added to it."""
-    place = _home(home)
-    with _plain_errors():
+    place = chosen_home(home)
+    with plain_errors():
         files = sorted({*place.path("logs").glob(f"{service}-[0-9]*.log"), *place.path("logs").glob(f"{service}.log")})
         if not files:
             raise StackError(
@@ -133,8 +133,8 @@ def _print_logs(files: list[Path], *, follow: bool) -> None:
 
 def restart(service: Annotated[str, typer.Argument()], home: HomeOption = None) -> None:
     """Stop each instance of a service; the supervisor starts it again. Waits until the new one is ready."""
-    place = _home(home)
-    with _plain_errors():
+    place = chosen_home(home)
+    with plain_errors():
         state = read_state(place)
         mine = [unit for unit in state.processes if unit.name == service] if state else []
         if not mine or not supervisor_is_alive(place):
@@ -148,8 +148,8 @@ def down(
     home: HomeOption = None, wipe: Annotated[bool, typer.Option("--wipe", help="Remove all its data.")] = False
 ) -> None:
     """Stop the stack, services first. Its data stays unless --wipe is given."""
-    place = _home(home)
-    with _plain_errors():
+    place = chosen_home(home)
+    with plain_errors():
         stack.stop(place, console.print)
         if wipe and place.root.exists():
             stack.wipe(place)
@@ -158,11 +158,11 @@ def down(
 
 def fetch() -> None:
     """Fetch and verify the servers' jars, so that the next `up` needs no network."""
-    with _plain_errors():
+    with plain_errors():
         ensure_jars(cache_directory(), console.print)
 
 
-def _home(given: Path | None) -> Home:
+def chosen_home(given: Path | None) -> Home:
     return Home(given.absolute() if given is not None else default_home())
 
 
@@ -185,7 +185,7 @@ def _parse_scale(entries: list[str]) -> dict[str, int]:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """A StackError is one sentence for the person, not a traceback."""
     try:
         yield
