@@ -82,7 +82,10 @@ def connect(bootstrap: str, security: Mapping[str, str]) -> AdminClient:
 def apply_topics(
     admin: AdminClient, *, replication_factor: int, topics: tuple[Topic, ...] | None = None
 ) -> tuple[Difference, ...]:
-    """Creates and alters what `diff` finds and returns that. Raises ApplyRefused before anything is changed."""
+    """Repairs what `diff` finds, waits until the brokers act on it, and returns what it was.
+
+    Raises ApplyRefused before anything is changed, TimeoutError, KafkaException.
+    """
     found = diff(admin, replication_factor=replication_factor, topics=topics)
     if refused := [d.text for d in found if d.is_refused]:
         raise ApplyRefused("; ".join(refused))
@@ -97,7 +100,12 @@ def apply_topics(
         waiting += admin.delete_acls(revoked, request_timeout=TIMEOUT_S).values()
     for future in waiting:
         _finish(future)
-    _await_grants(admin, {d.grant for d in found if d.grant})
+    deadline = time.monotonic() + TIMEOUT_S
+    while found and (left := _texts(found) & _texts(diff(admin, replication_factor=replication_factor, topics=topics))):
+        # Brokers learn of changes from the controller, a moment after it has accepted them.
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not in force after {TIMEOUT_S:.0f} s: {min(left)}")
+        time.sleep(0.05)
     return found
 
 
@@ -220,13 +228,8 @@ def _alteration(name: str, settings: Mapping[str, str]) -> ConfigResource:
     return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
 
 
-def _await_grants(admin: AdminClient, granted: set[AclBinding]) -> None:
-    """Returns when the broker enforces the new grants: it learns of them from the controller, a moment later."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while granted and not granted <= set(admin.describe_acls(_ANY, request_timeout=TIMEOUT_S).result()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(granted)} grants are not in force after {TIMEOUT_S:.0f} s")
-        time.sleep(0.05)
+def _texts(differences: Iterable[Difference]) -> set[str]:
+    return {difference.text for difference in differences}
 
 
 def _finish(future: Future[Any]) -> None:

@@ -67,7 +67,7 @@ def _record(schema: Schema, named: dict[str, Write]) -> Write:
     def write(parts: list[bytes], fields: Mapping[str, Any]) -> None:
         if len(fields) != len(members):
             if unknown := fields.keys() - names:
-                raise ValueError(f"there is no field {sorted(unknown)[0]}")
+                raise ValueError(f"there is no field {min(unknown)}")
             fields = {**nullable, **fields}
         for name, write_field in members:
             write_field(parts, fields[name])
