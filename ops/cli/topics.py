@@ -12,7 +12,7 @@ import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ops.local import kafka
 from ops.local.errors import StackError
@@ -38,10 +38,9 @@ def ls(markdown: Annotated[bool, typer.Option("--markdown", help="The page topic
     if markdown:
         sys.stdout.write(document.markdown())
         return
-    table = Table("Topic", "Key", "Partitions", "Kept", "Writer", "Readers", box=None)
+    table = Table(Column("Topic", overflow="fold"), "Parts", "Kept", "Writer", "Readers", box=None)
     for topic in catalog.all_topics():
-        row = (topic.name, topic.key, str(topic.partitions), document.kept(topic))
-        table.add_row(*row, topic.writer, ", ".join(topic.readers))
+        table.add_row(topic.name, str(topic.partitions), document.kept(topic), topic.writer, ", ".join(topic.readers))
     console.print(table)
 
 
