@@ -27,6 +27,7 @@ from ops.runtime.metrics import LATENCY_BUCKETS_S
 from streams.agents.messages import value_of
 from streams.domain import ids
 from streams.domain.delivery import DISABLE_AFTER_MS, FeedEvent, is_wanted, retry_delay_ms
+from streams.domain.retry import RetryPolicy, delay_ms
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.records import TIMERS, Output, Record
@@ -54,9 +55,10 @@ from tables.records.errors import RecordsUnavailable
 _KINDS = {"FeedEvent": FeedEvent}
 
 DISTRIBUTE = "distribute"  # timer of a merchant: events wait for the records to come back
+SHARE = "share"  # timer of a queue: its endpoint has as many attempts under way as it may
 OUTAGE_RETRY_MS = 1_000
 SHARE_MAX = 20  # attempts under way to one endpoint: a slow one takes no more of the lane's concurrency
-SHARE_RETRY_MS = 500
+SHARE_RETRY = RetryPolicy(first_delay_ms=500)  # doubling: the queues of an endpoint that hangs cost little
 REARM_MS = 3_600_000  # a queue whose attempt met a bug is taken up again so much later
 
 
@@ -173,7 +175,7 @@ class Webhooks:
                     self._give_up(head, "endpoint_disabled" if endpoint else "endpoint_deleted", state, effects)
                     return
                 if self._under_way[endpoint.endpoint_id] >= SHARE_MAX:
-                    effects.set_timer(head.prefix, "share", self._now_ms() + SHARE_RETRY_MS)
+                    self._wait_for_place(head, record, effects)
                     return
                 with self._place_of(endpoint.endpoint_id):
                     attempt = await self._attempt(delivery, endpoint)
@@ -193,6 +195,12 @@ class Webhooks:
         self._seconds.observe(attempt.latency_ms / 1000)
         return attempt
 
+    def _wait_for_place(self, head: _Queued, record: Record, effects: Effects) -> None:
+        """Come back when others may have finished; the timer's payload counts how often it has been in vain."""
+        in_vain = int(record.value.payload or b"0") + 1 if record.value.name == SHARE else 1
+        due_ms = self._now_ms() + delay_ms(SHARE_RETRY, head.delivery.delivery_id, in_vain)
+        effects.set_timer(head.prefix, SHARE, due_ms, str(in_vain).encode())
+
     def _conclude(self, head: _Queued, endpoint: Endpoint, attempt: Attempt, state: State, effects: Effects) -> None:
         """Stage what an attempt means for the delivery, its queue and its endpoint."""
         delivery, number, now_ms = head.delivery, head.delivery.attempts + 1, self._now_ms()
@@ -205,12 +213,12 @@ class Webhooks:
             return
         logger().warning("webhook attempt failed", attempt=number, reason=attempt.error, latency_ms=attempt.latency_ms)
         disabled = self._note_failure(endpoint, attempt, now_ms, state, effects)
-        delay_ms = None if disabled else retry_delay_ms(delivery.delivery_id, number, attempt.retry_after_ms)
-        if delay_ms is None:
+        wait_ms = None if disabled else retry_delay_ms(delivery.delivery_id, number, attempt.retry_after_ms)
+        if wait_ms is None:
             self._tell(delivery, "FAILED", attempt, effects)
             self._advance(head, state, effects)
             return
-        due_ms = now_ms + delay_ms
+        due_ms = now_ms + wait_ms
         self._tell(delivery, "PENDING", attempt, effects, next_attempt_ms=due_ms)
         effects.put(DELIVERIES, head.key, msgspec.structs.replace(delivery, attempts=number, due_ms=due_ms))
         effects.set_timer(head.prefix, f"retry:{delivery.event.feed_sequence}:{number}", due_ms)
