@@ -47,7 +47,7 @@ _RECORD = (
 _SELECT = "SELECT version, name, checksum, applied_at FROM schema_migrations WHERE scope = ?"
 
 _SELECT_TABLE = (
-    "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_migrations'"
+    "SELECT table_name FROM system_schema.tables WHERE keyspace_name = '%s' AND table_name = 'schema_migrations'"
 )
 
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.cql")
@@ -135,7 +135,7 @@ async def status(session: RecordsSession, migrations: Sequence[Migration] | None
     Raises MigrationError as `migrate` does; a keyspace without `schema_migrations` has everything pending.
     """
     known = load_migrations() if migrations is None else migrations
-    exists = await session.execute(_SELECT_TABLE, (session.keyspace,))
+    exists = await session.execute_ddl(_SELECT_TABLE % session.keyspace, in_keyspace=False)
     return await _compare(session, known) if exists else [Applied(migration, None) for migration in known]
 
 

@@ -10,33 +10,22 @@ from __future__ import annotations
 import builtins
 import zlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from streams.domain.payment import Payment
 from tables.records import cql
-from tables.records.session import Mutation, RecordsSession, Row
+from tables.records.payment_rows import SELECT_PAYMENT, payment_of_rows, payment_statements
+from tables.records.session import Mutation, RecordsSession
 
 SHARDS = 8  # per merchant and day: at 1 KiB a row, 100 MiB partitions hold 800,000 payments of a merchant a day
 
+_DAY_US = 86_400_000_000
 END_OF_TIME = 253_402_300_799_000_000  # the last second of the year 9999, in microseconds
 
-_PAYMENT_COLUMNS = (
-    "merchant_id, status, amount, amount_refunded, currency, personal_data, payment_method_token,"
-    " client_secret_key_id, batch_id, settlement_date, version, revision, created_at, updated_at, expires_at, failure,"
-    " last_event_id"
-)
-_TRANSACTION_COLUMNS = (
-    "position, transaction_id, transaction_type, transaction_status, transaction_amount, transaction_currency,"
-    " idempotency_key, provider_reference, attempts, error, transaction_created_at, transaction_updated_at"
-)
-
-
-_INSERT_PAYMENT = cql.insert("payments", f"payment_id, {_PAYMENT_COLUMNS}")
-_INSERT_PAYMENT_AND_TRANSACTION = cql.insert("payments", f"payment_id, {_PAYMENT_COLUMNS}, {_TRANSACTION_COLUMNS}")
-_INSERT_TRANSACTION = cql.insert("payments", f"payment_id, {_TRANSACTION_COLUMNS}")
 _INSERT_HISTORY = cql.insert(
     "payment_history",
     "payment_id, revision, event_id, event, type, version, status, transition, occurred_at, actor_identity,"
@@ -48,7 +37,6 @@ _INSERT_BY_MERCHANT = cql.insert(
 )
 _INSERT_DAY = cql.insert("payment_days_by_merchant", "merchant_id, day")
 
-_SELECT_PAYMENT = cql.select(f"{_PAYMENT_COLUMNS}, {_TRANSACTION_COLUMNS}", "payments", "WHERE payment_id = ?")
 _SELECT_HISTORY = cql.select("*", "payment_history", "WHERE payment_id = ?")
 _SELECT_REVISION = cql.select("snapshot", "payment_history", "WHERE payment_id = ? AND revision = ?")
 _SELECT_DAYS = cql.select("day", "payment_days_by_merchant", "WHERE merchant_id = ? AND day >= ? AND day <= ?")
@@ -97,8 +85,8 @@ class PaymentRecords:
 
     async def get(self, payment_id: str) -> Payment | None:
         """The payment as it is recorded, or None."""
-        rows = await self._session.execute(_SELECT_PAYMENT, (payment_id,))
-        return _payment_of_rows(payment_id, rows) if rows else None
+        rows = await self._session.execute(SELECT_PAYMENT, (payment_id,))
+        return payment_of_rows(payment_id, rows) if rows else None
 
     async def at_revision(self, payment_id: str, revision: int) -> Payment | None:
         """The payment right after the event of `revision` (idempotent answers are rebuilt from it)."""
@@ -132,7 +120,7 @@ class PaymentRecords:
         snapshot = msgspec.json.encode(payment).decode()
         at = payment["created_at"] + payment["revision"]
         mutations: list[Mutation] = [
-            [*_payment_statements(payment, fields["id"], at), _history_statement(event, fields, snapshot, at)],
+            [*payment_statements(payment, fields["id"], at), _history_statement(event, fields, snapshot, at)],
             [_by_merchant_statement(payment, fields["id"], snapshot, at)],
             *also,
         ]
@@ -192,7 +180,12 @@ async def _list_day(
 
 def day_of(at: int) -> str:
     """The UTC date of a time in microseconds."""
-    return datetime.fromtimestamp(at // 1_000_000, UTC).strftime("%Y-%m-%d")
+    return _date_of(at // _DAY_US)
+
+
+@lru_cache(maxsize=512)
+def _date_of(days: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days)).isoformat()
 
 
 def timestamp_of(payment: Mapping[str, Any]) -> int:
@@ -203,67 +196,6 @@ def timestamp_of(payment: Mapping[str, Any]) -> int:
 def shard_of(payment_id: str) -> int:
     """Where in its merchant's day a payment is listed."""
     return zlib.crc32(payment_id.encode()) % SHARDS
-
-
-def error_tuple(error: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    """A ProviderError as CQL's provider_error."""
-    return None if error is None else (error["code"], error["decline_code"], error["retryable"], error["message"])
-
-
-def _payment_statements(payment: Mapping[str, Any], event_id: str, at: int) -> list[tuple[str, Sequence[Any]]]:
-    payment_id = payment["payment_id"]
-    values = _payment_values(payment, event_id)
-    transactions = payment["transactions"]
-    if not transactions:
-        return [(_INSERT_PAYMENT, (payment_id, *values, at))]
-    first = (payment_id, *values, *_transaction_values(0, transactions[0]), at)
-    return [
-        (_INSERT_PAYMENT_AND_TRANSACTION, first),
-        *(
-            (_INSERT_TRANSACTION, (payment_id, *_transaction_values(position, transaction), at))
-            for position, transaction in enumerate(transactions[1:], start=1)
-        ),
-    ]
-
-
-def _payment_values(payment: Mapping[str, Any], event_id: str) -> tuple[Any, ...]:
-    personal = payment["personal_data"]
-    return (
-        payment["merchant_id"],
-        payment["status"],
-        payment["amount"],
-        payment["amount_refunded"],
-        payment["currency"],
-        None if personal is None else (personal["key_id"], personal["nonce"], personal["ciphertext"]),
-        payment["payment_method_token"],
-        payment["client_secret_key_id"],
-        payment["batch_id"],
-        payment["settlement_date"],
-        payment["version"],
-        payment["revision"],
-        payment["created_at"],
-        payment["updated_at"],
-        payment["expires_at"],
-        error_tuple(payment["failure"]),
-        event_id,
-    )
-
-
-def _transaction_values(position: int, transaction: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (
-        position,
-        transaction["transaction_id"],
-        transaction["type"],
-        transaction["status"],
-        transaction["amount"],
-        transaction["currency"],
-        transaction["idempotency_key"],
-        transaction["provider_reference"],
-        transaction["attempts"],
-        error_tuple(transaction["error"]),
-        transaction["created_at"],
-        transaction["updated_at"],
-    )
 
 
 def _history_statement(event: str, fields: Mapping[str, Any], snapshot: str, at: int) -> tuple[str, Sequence[Any]]:
@@ -304,37 +236,3 @@ def _by_merchant_statement(
         snapshot,
         at,
     )
-
-
-def _payment_of_rows(payment_id: str, rows: Sequence[Row]) -> Payment:
-    """The struct of a partition: its static columns are the same in every row."""
-    head = rows[0]
-    fields: dict[str, Any] = {name: getattr(head, name) for name in _PAYMENT_FIELDS}
-    fields["payment_id"] = payment_id
-    fields["personal_data"] = _struct(head.personal_data)
-    fields["failure"] = _struct(head.failure)
-    fields["transactions"] = [_transaction_of_row(row) for row in rows if row.position is not None]
-    return msgspec.convert(fields, Payment, strict=False)
-
-
-_PAYMENT_FIELDS = [name for name in cql.names(_PAYMENT_COLUMNS) if name != "last_event_id"]
-
-
-def _transaction_of_row(row: Row) -> dict[str, Any]:
-    return {
-        "transaction_id": row.transaction_id,
-        "type": row.transaction_type,
-        "status": row.transaction_status,
-        "amount": row.transaction_amount,
-        "currency": row.transaction_currency,
-        "idempotency_key": row.idempotency_key,
-        "provider_reference": row.provider_reference,
-        "attempts": row.attempts,
-        "error": _struct(row.error),
-        "created_at": row.transaction_created_at,
-        "updated_at": row.transaction_updated_at,
-    }
-
-
-def _struct(value: Any) -> dict[str, Any] | None:
-    return None if value is None else value._asdict()

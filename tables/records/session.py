@@ -159,14 +159,15 @@ class RecordsSession:
         """
         statements = [await self._bind_mutation(mutation) for mutation in mutations]
         started = [self._start(statement, self._timeout_s) for statement in statements]
-        failure: Exception | None = None
-        for waiter, _ in started:
-            try:
-                await waiter
-            except Exception as error:
-                failure = failure or error
-        if failure is not None:
-            raise _translate(failure) from failure
+        try:
+            await asyncio.wait([waiter for waiter, _ in started])
+        finally:
+            failures = [waiter.exception() for waiter, _ in started if waiter.done()]  # seen, or asyncio complains
+            for waiter, _ in started:
+                waiter.cancel()  # of a caller that was cancelled
+        for failure in failures:
+            if failure is not None:
+                raise _translate(failure) from failure
 
     async def pages(self, cql: str, values: Sequence[Any] = ()) -> AsyncIterator[list[Row]]:
         """The rows of one statement, PAGE_ROWS at a time."""
@@ -288,7 +289,7 @@ def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
     return context
 
 
-def _translate(error: Exception) -> Exception:
+def _translate(error: BaseException) -> Exception:
     """Ours for the driver's. Unauthorized counts as an outage: permission caches fail so while nodes recover."""
     kind = RecordsRefused if isinstance(error, InvalidRequest | SyntaxException) else RecordsUnavailable
     return kind(f"{type(error).__name__}: {error}")

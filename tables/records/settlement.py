@@ -14,19 +14,15 @@ from typing import Any
 import msgspec
 
 from tables.records import cql
-from tables.records.payments import PaymentRecords, error_tuple, timestamp_of
+from tables.records.payments import PaymentRecords
 from tables.records.session import Mutation, RecordsSession, Row
+from tables.records.settlement_items import ITEM_COLUMNS, SettlementItem, item_of_row, item_statement, items_of
 
 _CLOSED, _COMPLETED = 1, 2  # phases of a batch, added to its day's midnight
 
 _TOTALS = "count, amount, settled_count, failed_count, settled_amount, failed_amount, chunks"
 _SUMMARY = f"batch_id, merchant_id, settlement_date, currency, status, {_TOTALS}"
 _CHUNK = "chunk, chunk_count, chunk_amount, first_payment_id, last_payment_id"
-_ITEM = (
-    "batch_id, payment_id, merchant_id, currency, amount, status, chunk, transaction_id, authorization_id,"
-    " authorization_reference, error, revision"
-)
-_INSERT_ITEM = cql.insert("settlement_items", f"{_ITEM}, last_event_id")
 _INSERT_BATCH = cql.insert("settlement_batches", f"{_SUMMARY}, last_event_id")
 _INSERT_CHUNK = cql.insert("settlement_batches", f"batch_id, {_CHUNK}, chunk_event_id")
 _INSERT_BY_DATE = cql.insert("settlement_batches_by_date", _SUMMARY)
@@ -35,7 +31,7 @@ _INSERT_RUN_PARTITION = cql.insert(
     "settlement_run_partitions", "settlement_date, partition, partitions, batches, closed_at, event_id"
 )
 _CREATE_RUN = cql.create("settlement_runs", "settlement_date, requested_at, requested_by, forced")
-_SELECT_ITEMS = cql.select(_ITEM, "settlement_items", "WHERE batch_id = ?")
+_SELECT_ITEMS = cql.select(ITEM_COLUMNS, "settlement_items", "WHERE batch_id = ?")
 _SELECT_ITEM_RANGE = f"{_SELECT_ITEMS} AND payment_id >= ? AND payment_id <= ?"
 _SELECT_ITEM_PAGE = f"{_SELECT_ITEMS} AND payment_id > ? LIMIT ?"
 _SELECT_BATCH = cql.select(f"{_SUMMARY}, {_CHUNK}", "settlement_batches", "WHERE batch_id = ?")
@@ -47,23 +43,6 @@ _SELECT_RUN = cql.select("requested_at, requested_by, forced", "settlement_runs"
 _SELECT_RUN_PARTITIONS = cql.select(
     "partition, partitions, batches, closed_at", "settlement_run_partitions", "WHERE settlement_date = ?"
 )
-
-
-class SettlementItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment of a batch. `chunk` and `transaction_id` are null until its result is recorded."""
-
-    batch_id: str
-    payment_id: str
-    merchant_id: str
-    currency: str
-    amount: int  # minor units
-    status: str  # PENDING, SETTLED, FAILED; REMOVED by a void
-    chunk: int | None
-    transaction_id: str | None  # the SETTLEMENT transaction
-    authorization_id: str | None  # transaction id of the AUTHORIZATION
-    authorization_reference: str | None  # the provider's id of it
-    error: dict[str, Any] | None
-    revision: int
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +99,7 @@ class SettlementRecords:
             earlier = [entry.payment for entry in history if entry.revision < payment["revision"]]
             for batch_id in {was.batch_id for was in earlier if was.batch_id is not None}:
                 items.setdefault(batch_id, ("REMOVED", None))
-        return [[_item_statement(fields, batch_id, *item)] for batch_id, item in sorted(items.items())]
+        return [[item_statement(fields, batch_id, *item)] for batch_id, item in sorted(items.items())]
 
     async def write_chunk_closed(self, fields: Mapping[str, Any]) -> None:
         """A chunk, and its batch as SUBMITTING with the totals of its window."""
@@ -209,7 +188,7 @@ class SettlementRecords:
         while len(found) < limit:
             wanted = limit - len(found)
             rows = await self._session.execute(_SELECT_ITEM_PAGE, (batch_id, starting_after, wanted))
-            found.extend(_item_of_row(row) for row in rows if row.status != "REMOVED")
+            found.extend(item_of_row(row) for row in rows if row.status != "REMOVED")
             if len(rows) < wanted:
                 break
             starting_after = rows[-1].payment_id
@@ -218,7 +197,7 @@ class SettlementRecords:
     async def items_between(self, batch_id: str, first: str, last: str) -> list[SettlementItem]:
         """The items of a chunk: those with first <= payment_id <= last, removed ones left out."""
         pages = self._session.pages(_SELECT_ITEM_RANGE, (batch_id, first, last))
-        return [_item_of_row(row) async for rows in pages for row in rows if row.status != "REMOVED"]
+        return [item_of_row(row) async for rows in pages for row in rows if row.status != "REMOVED"]
 
     async def _write_batch(
         self,
@@ -237,50 +216,6 @@ class SettlementRecords:
         )
 
 
-def items_of(payment: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any] | None]]:
-    """batch_id -> (status, SETTLEMENT transaction or None) of every batch that the snapshot names.
-
-    A SETTLEMENT transaction's key is `<batch_id>:<chunk>`, so a snapshot names every batch that answered it.
-    """
-    items: dict[str, tuple[str, Mapping[str, Any] | None]] = {}
-    void = False
-    for transaction in payment["transactions"]:
-        if transaction["type"] == "SETTLEMENT":
-            batch_id, _, _ = transaction["idempotency_key"].rpartition(":")
-            items[batch_id] = (_ITEM_STATUS[transaction["status"]], transaction)
-        elif transaction["type"] == "VOID":
-            void = transaction["status"] != "FAILED"
-    if payment["batch_id"] is not None:
-        items.setdefault(payment["batch_id"], ("REMOVED" if void else "PENDING", None))
-    return items
-
-
-_ITEM_STATUS = {"SUCCEEDED": "SETTLED", "FAILED": "FAILED", "PENDING": "PENDING", "UNKNOWN": "PENDING"}
-
-
-def _item_statement(
-    fields: Mapping[str, Any], batch_id: str, status: str, settlement: Mapping[str, Any] | None
-) -> tuple[str, Sequence[Any]]:
-    payment = fields["payment"]
-    authorization = next((t for t in payment["transactions"] if t["type"] == "AUTHORIZATION"), None)
-    return _INSERT_ITEM, (
-        batch_id,
-        payment["payment_id"],
-        payment["merchant_id"],
-        payment["currency"],
-        payment["amount"],
-        status,
-        None if settlement is None else int(settlement["idempotency_key"].rpartition(":")[2]),
-        None if settlement is None else settlement["transaction_id"],
-        None if authorization is None else authorization["transaction_id"],
-        None if authorization is None else authorization["provider_reference"],
-        None if settlement is None else error_tuple(settlement["error"]),
-        payment["revision"],
-        fields["id"],
-        timestamp_of(payment),
-    )
-
-
 def _run_status(partitions: Iterable[Row], completed: int) -> str:
     reported = list(partitions)
     if not reported or len(reported) < reported[0].partitions:
@@ -297,12 +232,6 @@ def _add(totals: dict[str, dict[str, dict[str, int]]], currency: str, status: st
 def _batch_of_row(row: Row, chunks: tuple[Chunk, ...] = ()) -> Batch:
     names = (name for name in Batch.__struct_fields__ if name != "chunks")
     return Batch(**{name: getattr(row, name) for name in names}, chunks=chunks)
-
-
-def _item_of_row(row: Row) -> SettlementItem:
-    fields = row._asdict()
-    fields["error"] = None if row.error is None else row.error._asdict()
-    return SettlementItem(**fields)
 
 
 def _midnight(day: str) -> int:

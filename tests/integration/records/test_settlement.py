@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streams.domain import ids
-from tables.records.settlement import SettlementItem
+from tables.records.settlement_items import SettlementItem
 from tables.records.store import RecordStore
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
