@@ -7,6 +7,7 @@ whose delivery is not known in time is refused with 503: it may still be decided
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -60,6 +61,7 @@ class CommandProducer:
                 "compression.type": "none",  # commands are small and partly ciphertext
             },
             error_cb=self._on_error,
+            logger=logging.getLogger("librdkafka.commands"),
         )
         self._thread = threading.Thread(target=self._poll, name="commands", daemon=True)
         self._thread.start()
@@ -69,7 +71,7 @@ class CommandProducer:
         self._stopping.set()
         if self._thread is not None and self._producer is not None:
             await asyncio.to_thread(self._thread.join)
-            await asyncio.to_thread(self._producer.flush, DELIVERY_TIMEOUT_S)
+            await asyncio.to_thread(self._producer.flush, DELIVERY_TIMEOUT_S + 0.5)
 
     async def publish(self, record: str, key: str, fields: Mapping[str, Any], timeout_s: float) -> None:
         """Returns once every in-sync replica has the command. Raises Problem: unavailable, overloaded."""

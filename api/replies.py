@@ -7,6 +7,7 @@ end before the API sends its first command, so no reply to any of them can be mi
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,8 @@ class ReplyReader:
                 "queued.max.messages.kbytes": 16_384,
                 "reconnect.backoff.max.ms": 1_000,
                 "allow.auto.create.topics": False,
-            }
+            },
+            logger=logging.getLogger("librdkafka.replies"),
         )
 
     def _stand_at_end(self, consumer: Consumer, place: TopicPartition) -> bool:

@@ -29,7 +29,7 @@ SENSITIVE_FIELDS = frozenset(
 
 _SECRET_TEXT = re.compile(
     r"\b(?:[spr]k_(?:test|live)_\w+|whsec_[\w+/=]+|pay_\w+_secret_\w+|Bearer\s+\S+|[\w.+-]+@[\w-]+\.[\w.-]+)"
-    r"|\d(?:[ .-]?\d){12,18}(?!\d)"
+    r"|(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])"
 )
 
 _SAFE_EXCEPTION_ROOTS = ("confluent_kafka", "cimpl", "cassandra", "ssl", "ops", "streams", "tables", "topics")
