@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import containers
 from tests.local_servers import Servers, running_servers, start_servers, stop_servers, tails
 
 FULL = pytest.StashKey[bool]()
@@ -37,6 +38,10 @@ def running_stack(request: pytest.FixtureRequest) -> Iterator[Servers]:
     if running := running_servers():
         assert running.full or not full, "PAYMENTS_TEST_HOME runs servers only, but a test wants the whole platform"
         yield running
+        return
+    if containers.wanted():
+        with containers.containers(full=full) as contained:
+            yield contained
         return
     servers = start_servers(full=full)
     yield servers

@@ -66,22 +66,16 @@ class Progress:
 def status_table(document: StatusDocument) -> RenderableType:
     """The status document for people."""
     table = Table(title=f"{document.home}: {'ready' if document.ready else 'not ready'}", title_justify="left")
-    for heading in ("service", "instance", "pid", "state", "restarts", "RSS MB", "threads", "CPU s"):
-        table.add_column(heading, justify="left" if heading in ("service", "state") else "right")
-    for row in document.services:
+    for heading in ("service", "#", "pid", "state", "restarts", "RSS MB", "threads", "CPU s"):
+        table.add_column(heading, justify="left" if heading in ("service", "state") else "right", no_wrap=True)
+    rows = document.services
+    for row in rows:
         cells = (row.instance, row.pid or "", row.state, row.restarts, row.rss_mb, row.threads, f"{row.cpu_s:.0f}")
         table.add_row(row.name, *map(str, cells))
-    running = document.services
     table.add_section()
-    totals = (
-        "",
-        "",
-        "",
-        sum(r.restarts for r in running),
-        sum(r.rss_mb for r in running),
-        sum(r.threads for r in running),
-    )
-    table.add_row("total", *map(str, totals), f"{sum(r.cpu_s for r in running):.0f}")
-    urls = Text("\n".join(f"{name:<16}{url}" for name, url in document.urls.items()))
-    keys = [f"{m['name']:<16}{m['secret_key']}  {m['publishable_key']}" for m in document.merchants]
-    return Group(table, urls, Text("\n".join([f"{'kafka':<16}{document.kafka['bootstrap']}", *keys])))
+    sums = (sum(row.restarts for row in rows), sum(row.rss_mb for row in rows), sum(row.threads for row in rows))
+    table.add_row("total", "", "", "", *map(str, sums), f"{sum(row.cpu_s for row in rows):.0f}")
+    lines = [f"{name:<16}{url}" for name, url in {**document.urls, "kafka": document.kafka["bootstrap"]}.items()]
+    for merchant in document.merchants:
+        lines += [f"{merchant['name']:<16}{merchant[kind]}" for kind in ("secret_key", "publishable_key")]
+    return Group(table, Text("\n".join(lines), no_wrap=True, overflow="ignore"))

@@ -73,6 +73,17 @@ def apply_roles(home: Home, config: StackConfig, ports: Ports) -> None:
     cassandra.mark_administrator(home)
 
 
+async def add_administrator_elsewhere(home: Home, config: StackConfig, ports: Ports) -> None:
+    """First boot where somebody else runs the node (containers): wait for it, create the administrator, say so."""
+    if cassandra.has_administrator(home):
+        return
+    async with asyncio.timeout(READY_WITHIN_S):
+        while not await cassandra.is_ready(home, ports, 0):  # noqa: ASYNC110 - another process sets no event of ours
+            await asyncio.sleep(0.5)
+    await asyncio.to_thread(_create_administrator, home, config, ports)
+    cassandra.mark_administrator(home)
+
+
 def _bind(session: Session, role: str) -> None:
     session.execute(f"ADD IDENTITY IF NOT EXISTS '{spiffe_uri(role)}' TO ROLE '{role}'")
 

@@ -138,6 +138,10 @@ class Home(msgspec.Struct, frozen=True):
     def secrets(self) -> Path:
         return self.path("secrets")
 
+    def state(self, name: str, instance: int) -> Path:
+        """RocksDB of a service process."""
+        return self.path("state", f"{name}-{instance}")
+
     def log(self, name: str, instance: int = 0) -> Path:
         return self.path("logs", f"{name}-{instance}.log")
 

@@ -9,8 +9,6 @@ from ops.runtime.settings import Settings, settings_environment
 
 def service_settings(home: Home, config: StackConfig, ports: Ports, name: str, instance: int) -> Settings:
     is_api, is_simulator = name == "payment-api", name == "provider-simulator"
-    state = home.path("state", f"{name}-{instance}")
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Settings(
         service=name,
         instance=instance,
@@ -22,7 +20,7 @@ def service_settings(home: Home, config: StackConfig, ports: Ports, name: str, i
         cassandra_port=ports.cassandra,
         cassandra_datacenter=cassandra.DATACENTER,
         schema_registry_url=f"https://127.0.0.1:{ports.schema_registry}",
-        state_dir=state,
+        state_dir=home.state(name, instance),
         secrets_dir=home.secrets,
         provider_url=f"https://127.0.0.1:{ports.provider}",
         batch_processor_url=f"https://127.0.0.1:{ports.admin('batch-processor', 0)}",

@@ -22,7 +22,7 @@ from ops.local.ca import ensure_certificates
 from ops.local.errors import StackError
 from ops.local.jars import ensure_jars
 from ops.local.key_files import ensure_key_files
-from ops.local.layout import IDENTITIES, Home, Ports, StackConfig, cache_directory
+from ops.local.layout import IDENTITIES, SERVICES, Home, Ports, StackConfig, cache_directory
 from ops.local.state import ProcessState, StackState, UnitState, read_state, supervisor_is_alive
 from ops.local.units import HOME_VARIABLE, base_environment
 
@@ -46,13 +46,22 @@ def start(home: Home, config: StackConfig, report: Report) -> bool:
         ports = Ports(config.port_base)
         preflight.check(home, config, ports)
         ensure_jars(cache_directory(), report)
-        home.write_config(config)
-        ensure_certificates(home, IDENTITIES)
-        ensure_key_files(home)
-        kafka.write_configuration(home, config, ports)
-        cassandra.write_configuration(home, config, ports)
+        prepare(home, config)
         _spawn_supervisor(home)
     return True
+
+
+def prepare(home: Home, config: StackConfig) -> None:
+    """Write everything that the servers and services read: certificates, keys, configuration."""
+    home.write_config(config)
+    ensure_certificates(home, IDENTITIES)
+    ensure_key_files(home)
+    ports = Ports(config.port_base)
+    kafka.write_configuration(home, config, ports)
+    cassandra.write_configuration(home, config, ports)
+    for service in SERVICES:
+        for instance in range(config.instances(service)):
+            home.state(service, instance).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _has_failed(home: Home) -> bool:

@@ -23,6 +23,20 @@ def cassandra_first_boot(home: Home, config: StackConfig, ports: Ports) -> None:
     add_administrator(home, config, ports)
 
 
+def cassandra_administrator(home: Home, config: StackConfig, ports: Ports) -> None:
+    """The same where containers run the node."""
+    from ops.local.cassandra_access import add_administrator_elsewhere
+
+    asyncio.run(add_administrator_elsewhere(home, config, ports))
+
+
+def prepare(home: Home, config: StackConfig, ports: Ports) -> None:
+    """Everything that servers and services read, for containers (`payments up` does it by itself)."""
+    from ops.local.start import prepare
+
+    prepare(home, config)
+
+
 def records(home: Home, config: StackConfig, ports: Ports) -> None:
     """Roles, keyspace, migrations and grants of the record tables."""
     from ops.local.cassandra_access import apply_roles
@@ -70,6 +84,8 @@ def merchants(home: Home, config: StackConfig, ports: Ports) -> None:
 
 STEPS: dict[str, Step] = {
     "cassandra-first-boot": cassandra_first_boot,
+    "cassandra-administrator": cassandra_administrator,
+    "prepare": prepare,
     "records": records,
     "registry-access": registry_access,
     "topics": topics,
@@ -82,8 +98,7 @@ def main() -> None:
     name, home = sys.argv[1], Home(Path(sys.argv[2]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("cassandra.protocol").setLevel(logging.ERROR)  # it warns of each grant that is there already
-    config = home.read_config()
-    assert config is not None, "`up` writes the configuration first"
+    config = home.read_config() or StackConfig()
     STEPS[name](home, config, Ports(config.port_base))
 
 

@@ -109,15 +109,19 @@ def _cassandra(home: Home, cache: Path, config: StackConfig, ports: Ports) -> li
     return [*first_boot_step, *nodes, _step(home, "records", after=tuple(node.key for node in nodes))]
 
 
-def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> list[Unit]:
-    brokers = tuple(f"kafka-{node}" for node in range(config.nodes))
-    guard_environment = {
+def guard_environment(home: Home, ports: Ports) -> dict[str, str]:
+    """The settings of the registry's guard."""
+    return {
         "GUARD_PORT": str(ports.schema_registry),
         "GUARD_UPSTREAM": f"https://127.0.0.1:{ports.apicurio}",
         "GUARD_TLS_CA": str(home.ca),
         "GUARD_TLS_CERT": str(home.cert(registry.IDENTITY)),
         "GUARD_TLS_KEY": str(home.key(registry.IDENTITY)),
     }
+
+
+def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> list[Unit]:
+    brokers = tuple(f"kafka-{node}" for node in range(config.nodes))
     return [
         _step(home, "registry-access", after=brokers),
         _step(home, "topics", after=brokers),
@@ -133,7 +137,7 @@ def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> lis
             name="schema-registry",
             instance=1,
             argv=[sys.executable, "-m", "ops.local.registry_guard"],
-            environment=guard_environment,
+            environment=guard_environment(home, ports),
             after=("schema-registry-0",),
             log=home.log("schema-registry", 1),
             ready=lambda: registry.guard_is_ready(home, ports),
