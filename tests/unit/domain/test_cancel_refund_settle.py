@@ -116,6 +116,12 @@ def test_a_retryable_refusal_re_enters_the_next_day_three_days_at_most() -> None
     assert isinstance(request, VoidRequest)  # releases the hold
 
 
+def test_a_refusal_that_comes_late_skips_the_days_that_have_closed_since() -> None:
+    decision = decided_after(row_in("AUTHORIZED"), settled(TODAY, error=RETRYABLE), last_closed_date=TOMORROW)
+    assert decision.row is not None
+    assert decision.row.payment.settlement_date == "2026-09-23"
+
+
 def test_a_refusal_for_good_ends_at_once() -> None:
     row = after(*PATHS["AUTHORIZED"], settled(error=REFUSED))
     assert row.payment.status is PaymentStatus.FAILED
