@@ -7,6 +7,7 @@ loop for all that completed meanwhile, because a wake-up per request costs more 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -38,6 +39,8 @@ PAGE_ROWS = 1000  # a page of settlement items is about 200 KiB
 RECONNECT_MAX_S = 2.0  # a returning node is used again within this time
 
 _SELECT_SCHEMA = "SELECT version FROM schema_migrations WHERE scope = 'records' LIMIT 1"
+
+_TABLE = re.compile(r"\b(INTO|FROM|UPDATE) (?=\w+\b(?!\.))")  # what comes before a statement's one table
 
 Mutation = Sequence[tuple[str, Sequence[Any]]]  # statements with their values, all of one partition key
 Row = Any  # a named tuple of the driver, one field per selected column
@@ -211,7 +214,7 @@ class RecordsSession:
     async def _prepare(self, cql: str) -> PreparedStatement:
         task = self._preparing.get(cql)
         if task is None:  # many callers at once, one round trip
-            task = self._loop.create_task(asyncio.to_thread(self._session.prepare, cql, None, self.keyspace))
+            task = self._loop.create_task(asyncio.to_thread(self._session.prepare, self._qualified(cql)))
             self._preparing[cql] = task
             task.add_done_callback(lambda _: self._preparing.pop(cql, None))
         try:
@@ -220,6 +223,10 @@ class RecordsSession:
             raise RecordsUnavailable(f"{type(error).__name__}: {error}") from error
         self._prepared[cql] = prepared
         return prepared
+
+    def _qualified(self, cql: str) -> str:
+        """With the keyspace before the table: Cassandra warns of prepared statements that depend on a session's."""
+        return cql if self.keyspace is None else _TABLE.sub(rf"\1 {self.keyspace}.", cql, count=1)
 
     async def _bind(self, cql: str, values: Sequence[Any]) -> BoundStatement:
         prepared = self._prepared.get(cql) or await self._prepare(cql)

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from ops.local.layout import STACK_ADMIN
 from streams.domain import ids
 from streams.domain.payment import Payment
 from tables.records.errors import RecordsRefused
+from tables.records.session import CassandraAddress, RecordsSession
 from tables.records.store import RecordStore
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
@@ -162,6 +164,22 @@ async def test_lists_are_newest_first_page_without_gaps_and_filter(
     assert len(between) == 4
     assert await store.payments.list(merchant_id, limit=100, **bounds) == between
     assert await store.payments.list("mer_other", limit=100) == []
+
+
+async def test_the_server_has_nothing_to_warn_of(
+    address_of: Callable[[str], CassandraAddress],
+    keyspace: str,
+    payment_event: EventOf,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = await RecordsSession.connect(address_of(STACK_ADMIN), keyspace, timeout_s=20)
+    try:
+        name, fields = payment_event("PaymentCreated", 1)
+        await RecordStore(session).payments.write_event(name, fields)
+        assert await RecordStore(session).payments.get(fields["payment"]["payment_id"]) is not None
+    finally:
+        await session.close()
+    assert [record.message for record in caplog.records if record.name.startswith("cassandra")] == []
 
 
 async def test_a_value_that_does_not_fit_is_refused_not_an_outage(store: RecordStore, payment_event: EventOf) -> None:
