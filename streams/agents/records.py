@@ -52,6 +52,8 @@ class Records:
         self._store = store
         self._reply = reply
         self._inbox = inbox
+        self._waiters = 0
+        self._away_since = 0.0  # monotonic seconds
         self._waiting = Gauge(
             "payments_records_waiting", "Events that wait for Cassandra to come back", registry=registry
         )
@@ -166,12 +168,20 @@ class Records:
         try:
             await write()
         except RecordsUnavailable as outage:
-            with self._waiting.track_inprogress():
-                await self._write_again(write, outage)
+            self._waiters += 1
+            try:
+                if self._waiters == 1:  # hundreds may meet the same outage: it is told once
+                    self._away_since = time.monotonic()
+                    logger().warning("records unavailable", reason=str(outage))
+                with self._waiting.track_inprogress():
+                    await self._write_again(write)
+            finally:
+                self._waiters -= 1
+            if self._waiters == 0:
+                logger().info("records available again", away_s=round(time.monotonic() - self._away_since, 1))
 
-    async def _write_again(self, write: Callable[[], Awaitable[None]], outage: RecordsUnavailable) -> None:
-        began, delay_s = time.monotonic(), BACKOFF_FIRST_S
-        logger().warning("records unavailable", reason=str(outage))
+    async def _write_again(self, write: Callable[[], Awaitable[None]]) -> None:
+        delay_s = BACKOFF_FIRST_S
         while True:
             self._unavailable.inc()
             await asyncio.sleep(delay_s)
@@ -180,5 +190,4 @@ class Records:
                 await write()
             except RecordsUnavailable:
                 continue
-            logger().info("records available again", waited_s=round(time.monotonic() - began, 1))
             return
