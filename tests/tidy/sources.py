@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("api", "ops", "streams", "tables", "topics")
 FOLDERS = (*PACKAGES, "avro", "tests", ".ci")
 ROOT_FILES = (
+    ".dockerignore",
     ".gitignore",
     "CHANGELOG.md",
     "LICENSE",
