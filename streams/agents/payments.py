@@ -30,6 +30,7 @@ from streams.domain.decide import decide
 from streams.domain.decision import CancelTimer, Context, Decision, Rules, SetTimer
 from streams.domain.envelope import Actor, Value
 from streams.domain.events import CommandFailed
+from streams.domain.settlement_days import is_date
 from streams.domain.settling import close_day
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import Poison
@@ -169,6 +170,8 @@ class Payments:
         """Step 8. No payment of this partition enters the day any more, and every settlement partition hears it."""
         if command.partition != state.partition:
             raise Poison(f"a close for partition {command.partition} in partition {state.partition}")
+        if not is_date(command.date):
+            raise Poison(f"a close of {command.date[:40]!r}, which is no date")
         barrier = close_day(
             _last_closed(state), command, partitions=self._partitions, now_us=record.timestamp_ms * 1000
         )

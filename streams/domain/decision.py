@@ -140,7 +140,7 @@ def rejected(
     )
     if kept is None or row is None:
         return Decision(event=event)
-    return Decision(event=event, row=replace(row, idempotency=kept, last_event_id=event.id))
+    return Decision(event=event, row=replace(row, idempotency=kept))
 
 
 def repeated(row: PaymentRow, command: PaymentCommand, kept: KeptOutcome, context: Context) -> Decision:

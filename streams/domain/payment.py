@@ -167,7 +167,11 @@ class ProviderOperation(Value, frozen=True, kw_only=True, gc=False):
 
 
 class PaymentRow(Value, frozen=True, kw_only=True, gc=False):
-    """Everything that the `payments` table keeps of one payment."""
+    """Everything that the `payments` table keeps of one payment.
+
+    `last_event_id` is of the event that told of the payment's revision. What is kept of refusals, and of doubts about
+    operations, revises no payment: so every revision is published, and the fold of the events is the table.
+    """
 
     payment: Payment
     idempotency: tuple[KeptOutcome, ...] = ()

@@ -19,6 +19,14 @@ def day_of(time_us: int) -> str:
     return _date(time_us // DAY_US)
 
 
+def is_date(text: str) -> bool:
+    """True for `YYYY-MM-DD` of a day that exists."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=1024)
 def next_day(day: str) -> str:
     """The date after `day`."""

@@ -231,6 +231,13 @@ def test_a_close_for_another_partition_is_poison(payments: PaymentsBench) -> Non
         payments.give(payments.record(close(TODAY, partition=1), CLOSINGS, key=b"close"))
 
 
+@pytest.mark.parametrize("date", ["soon", "20260921", "2026-02-30", ""])
+def test_a_close_of_no_date_is_poison(payments: PaymentsBench, date: str) -> None:
+    with pytest.raises(Poison, match="no date"):
+        payments.give(payments.record(close(date), CLOSINGS, key=b"close"))
+    assert payments.bench.rows(DAYS) == []
+
+
 def test_a_record_whose_fields_make_no_command_is_poison(payments: PaymentsBench) -> None:
     message = message_of(create())
     broken = Message(message.name, {**message.fields, "amount": "much"})

@@ -80,7 +80,7 @@ def test_a_kept_refusal_revises_no_payment() -> None:
     refused = decided_after(row, cancel())
     assert refused.row is not None
     assert row is not None
-    assert refused.row.payment == row.payment
+    assert (refused.row.payment, refused.row.last_event_id) == (row.payment, row.last_event_id)
 
 
 def test_another_merchant_s_payment_is_not_found_and_says_nothing() -> None:
