@@ -46,6 +46,7 @@ from ops.runtime.tls import server_context
 from tables.records.errors import RecordsUnavailable
 from tables.records.store import RecordStore, open_store
 from topics.codec import Codec
+from topics.replays import replay_route, service_replayer
 from topics.schema_ids import open_codec
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -106,7 +107,7 @@ async def _build(service: Service) -> Sequence[Component]:
         runner,
         _public_server(settings, Gate(_with_openapi("Payments", public), authenticator, metrics)),
         _internal_server(settings, Gate(_with_openapi("Payments, operators", internal), None, metrics)),
-        admin_server(settings, service.registry, service.readiness),
+        admin_server(settings, service.registry, service.readiness, (replay_route(service_replayer(settings, codec)),)),
     ]
 
 

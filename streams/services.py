@@ -36,6 +36,7 @@ from tables.payments import payments_table
 from tables.records.store import RecordStore, open_store
 from topics import catalog
 from topics.codec import Codec
+from topics.replays import replay_route, service_replayer
 from topics.schema_ids import open_codec
 
 
@@ -48,7 +49,7 @@ class Worker:
         self.codec = codec
         self.clock = SystemClock()
         self.app: App = new_app(self.settings, codec, self.clock, service.registry)
-        self._routes: list[AdminRoute] = []
+        self._routes: list[AdminRoute] = [replay_route(service_replayer(self.settings, codec))]
 
     @classmethod
     async def open(cls, service: Service) -> Worker:

@@ -280,6 +280,14 @@ def dead_letter_topic(topic: str, service: str) -> str:
     return f"{topic}.dlq" if entry.readers[0] == service else f"{topic}.{service}.dlq"
 
 
+def source_of(queue: str) -> Topic:
+    """The topic whose records a reader puts into the dead-letter topic `queue`. Raises UnknownTopic."""
+    for topic in TOPICS:
+        if topic.has_dead_letters and queue in {dead_letter_topic(topic.name, reader) for reader in topic.readers}:
+            return topic
+    raise UnknownTopic(f"the catalogue has no dead-letter topic {queue}")
+
+
 def changelog_topic(app: str, table: str) -> str:
     """Name of the changelog of an app's table, as Faust makes it."""
     return f"{app}-{table}-changelog"
@@ -296,7 +304,7 @@ def all_topics() -> tuple[Topic, ...]:
             records=("DeadLetter",),
             schemas_of="dead-letters",
             writer=reader,
-            readers=(),
+            readers=(topic.writer,),  # it alone may publish them again: topics.replays
             partitions=BY_OTHERS,
             retention_ms=30 * DAY_MS,
             max_message_bytes=2 * MIB,  # holds a whole record of the source and what was wrong with it

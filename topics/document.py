@@ -21,6 +21,13 @@ Partitions are those of the local stack. One service may write a topic; `auditor
 """
 
 
+LETTERS = """\
+What a reader cannot handle, with its place and the reason. The writer of the source topic may read them, and publishes
+them again when an operator asks it to: `payments dlq` (decision 0013).
+
+"""
+
+
 def markdown() -> str:
     """The whole page, ending with a newline."""
     kinds = catalog.all_topics()
@@ -30,7 +37,7 @@ def markdown() -> str:
     sections = [
         HEAD,
         "## Records\n\n" + _table(topic for topic in kinds if topic in named),
-        "## Dead letters\n\nWhat a reader cannot handle, with its place and the reason.\n\n" + _short(letters),
+        "## Dead letters\n\n" + LETTERS + _short(letters),
         "## Changelogs\n\nTables of the Faust apps, each private to its app.\n\n" + _short(logs),
         "## Grants\n\nWhat each service may do in Kafka besides reading and writing the topics above.\n\n" + _grants(),
     ]
