@@ -1,4 +1,4 @@
-"""HTTP as a careful client does it: with time limits, and the same request again, under its key, until it is answered."""
+"""HTTP as a careful client does it: with time limits, repeating a request under its key until it is answered."""
 
 from __future__ import annotations
 

@@ -83,12 +83,13 @@ class Journal:
 
     def _end_offsets(self) -> dict[tuple[str, int], int]:
         partitions = [TopicPartition(name, p) for name in self._topics for p in range(catalog.find(name).partitions)]
-        found = AdminClient(self._settings).list_offsets(
+        admin = AdminClient(self._settings)  # its answers come only while it lives
+        found = admin.list_offsets(
             dict.fromkeys(partitions, OffsetSpec.latest()),
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=ADMIN_S,
         )
-        return {(at.topic, at.partition): answer.result().offset for at, answer in found.items()}
+        return {(at.topic, at.partition): answer.result(ADMIN_S).offset for at, answer in found.items()}
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

@@ -35,6 +35,7 @@ async def run_demo(platform: Platform, count: int, seed: int, console: Console) 
     finally:
         await run.close()
     show_findings(console, found)
+    console.print(run.summary())
     return not any(finding.problems for finding in found)
 
 
@@ -73,6 +74,16 @@ class _Run:
                 self._bars.stop()
         found = list(findings(await self._evidence(journal)))
         return [*found, Finding("", "the run", "went on to its end", 1, 0, trouble)] if trouble else found
+
+    def summary(self) -> str:
+        """What a person asks next: how long, and how much of it had to be said twice."""
+        first = self._drive.first_settled_at
+        settled = f"first settled {first - self._began:.1f} s after the start, " if first else ""
+        repeated, again = self._client.repetitions, self._drive.receiver.repeats
+        return (
+            f"{len(self._orders)} payments in {time.time() - self._began:.1f} s: {settled}"
+            f"{repeated} requests repeated, {again} webhooks received again."
+        )
 
     async def close(self) -> None:
         if self._journal is not None:

@@ -126,7 +126,7 @@ def _detail(entry: Entry) -> str:
     if entry.name == "CommandReply":
         return f"{fields['outcome']}: {fields['payment_status']}"
     if entry.name == "DeliveryAttempted":
-        return f"{fields.get('type') or ''}".strip()
+        return f"{fields['event_type']}: {fields['status']}"
     if payment := fields.get("payment"):
         return f"-> {payment['status']}, version {payment['version']}"
     if "succeeded" in fields:
