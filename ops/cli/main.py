@@ -31,7 +31,6 @@ COMMANDS: dict[str, Registered] = {
     "restart": Registered("ops.cli.stack:restart", "Restart a service, one instance after the other."),
     "down": Registered("ops.cli.stack:down", "Stop the platform; its data stays unless --wipe is given."),
     "fetch": Registered("ops.cli.stack:fetch", "Fetch and verify the servers' jars (`up` does it too)."),
-    "run": Registered("ops.cli.run:app", "Start everything and show one payment's whole life."),
     "run": Registered("ops.cli.run:run", "Start everything, show one payment's whole life, stay until Ctrl-C."),
     "demo": Registered("ops.cli.demo:app", "Drive payments through everything and verify each hop."),
     "bench": Registered("ops.cli.bench:app", "Measure the platform."),

@@ -22,7 +22,7 @@ def run(home: HomeOption = None) -> None:
     place = chosen_home(home)
     began = time.monotonic()
     was_running = supervisor_is_alive(place)
-    up(place, nodes=None, port_base=None, scale=None, detach=True, servers_only=False, owner_pid=_owner(was_running))
+    up(place.root, nodes=None, port_base=None, scale=None, detach=True, servers_only=False, owner_pid=_owner(was_running))
     console.print(f"Ready after {time.monotonic() - began:.0f} s. The life of one payment:")
     with plain_errors():
         is_complete = play(place, payments=1, seed=1)
