@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
+
+from streams.exactly_once.store import LaneStore
 
 COMMIT_THREADS = 4  # commits wait for the broker, not for the interpreter; more lanes than this rarely commit at once
 
@@ -20,9 +24,11 @@ def commit_threads() -> Executor:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Factories; each takes a librdkafka configuration."""
+    """Factories of Kafka clients, each from a librdkafka configuration, and what else a worker takes from outside."""
 
     producer: Callable[[dict[str, Any]], Producer] = Producer
     consumer: Callable[[dict[str, Any]], Consumer] = Consumer
     admin: Callable[[dict[str, Any]], AdminClient] = AdminClient
     executor: Callable[[], Executor] = commit_threads
+    store: Callable[[Path], LaneStore] = LaneStore
+    sleep: Callable[[float], None] = time.sleep  # between questions to a broker that has no answer yet

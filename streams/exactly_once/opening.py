@@ -60,7 +60,7 @@ class LaneOpener:
         if not wanted():
             raise Abandoned
         sources = [(source.topic, partition) for source in spec.inputs]
-        committed = committed_offsets(self._admin, self._app_id, sources, wanted)
+        committed = committed_offsets(self._admin, self._app_id, sources, wanted, self._clients.sleep)
         changelogs = {table.name: f"{self._app_id}-{table.name}-changelog" for table in spec.all_tables}
         store, restored = self._open_store(spec, partition, changelogs, committed, wanted)
         base: Base = EmptyBase() if store is None else store
@@ -89,7 +89,7 @@ class LaneOpener:
     ) -> tuple[LaneStore | None, int]:
         if spec.timer_table is None:
             return None, 0
-        store = LaneStore(self._state_dir / spec.name / str(partition))
+        store = self._clients.store(self._state_dir / spec.name / str(partition))
         try:
             restored = restore_tables(
                 store,

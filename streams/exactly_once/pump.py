@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
@@ -28,6 +29,17 @@ INBOX_LOW = 2_000  # ... and resumed below this
 BUSY_POLL_S = 0.002  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
 LAG_EVERY_S = 5.0
+
+
+@dataclass(slots=True, frozen=True)
+class Commit:
+    """A commit that has come back from its thread."""
+
+    lane: Lane
+    incarnation: int
+    membership: Membership  # under which it went out
+    seconds: float
+    outcome: dict[str, int] | Exception
 
 
 class Pump:
@@ -59,7 +71,7 @@ class Pump:
         self._by_source: dict[Partition, Lane] = {}
         self._paused: set[Lane] = set()
         self._commands: deque[Callable[[], None]] = deque()
-        self._commits: deque[tuple[Lane, int, float, dict[str, int] | Exception]] = deque()
+        self._commits: deque[Commit] = deque()
         self._handled: deque[tuple[EffectorLane, Running]] = deque()
         self._drains: dict[Lane, tuple[float, threading.Event]] = {}
         self._stopping = False
@@ -132,7 +144,7 @@ class Pump:
             effector, running = self._handled.popleft()
             effector.complete(running)
         while self._commits:
-            self._take_commit(*self._commits.popleft())
+            self._take_commit(self._commits.popleft())
         worked = False
         for lane in self._lanes:
             worked = lane.work() or worked
@@ -184,14 +196,15 @@ class Pump:
             outcome: dict[str, int] | Exception = lane.producer.commit(work)
         except Exception as error:
             outcome = error
-        self._commits.append((lane, incarnation, time.monotonic() - began, outcome))
+        self._commits.append(Commit(lane, incarnation, work.membership, time.monotonic() - began, outcome))
 
-    def _take_commit(self, lane: Lane, incarnation: int, seconds: float, outcome: dict[str, int] | Exception) -> None:
-        if incarnation != lane.incarnation or lane.state is LaneState.CLOSED:
+    def _take_commit(self, commit: Commit) -> None:
+        lane, outcome = commit.lane, commit.outcome
+        if commit.incarnation != lane.incarnation or lane.state is LaneState.CLOSED:
             return
         if isinstance(outcome, dict):
             lane.end_commit(outcome)
-            lane.metrics.commit_seconds.observe(seconds)
+            lane.metrics.commit_seconds.observe(commit.seconds)
             return
         lane.metrics.aborts.inc()
         if isinstance(outcome, LaneSuspended | LaneLost) and lane in self._drains:
@@ -205,6 +218,10 @@ class Pump:
             lane.rewind()
             lane.state = LaneState.FENCED
             self._consumer.incremental_unassign(self._partitions(lane))
+            return
+        if isinstance(outcome, LaneSuspended) and commit.membership != lane.membership:
+            # It went out under the generation before; the lane has been kept since, so it is still ours.
+            self._rewind(lane)
             return
         if isinstance(outcome, LaneSuspended):
             log.warning("lane suspended until the next assignment", lane=lane.name, reason=str(outcome))

@@ -5,7 +5,6 @@ The order matters (exactly-once guide, "Fencing"): InitProducerId, stable commit
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -40,7 +39,11 @@ class Abandoned(Exception):  # noqa: N818
 
 
 def committed_offsets(
-    admin: AdminClient, group: str, partitions: list[Partition], wanted: Callable[[], bool]
+    admin: AdminClient,
+    group: str,
+    partitions: list[Partition],
+    wanted: Callable[[], bool],
+    sleep: Callable[[float], None],
 ) -> dict[Partition, int]:
     """The group's committed offsets of `partitions`, none of them part of an open transaction.
 
@@ -54,10 +57,10 @@ def committed_offsets(
             entries = answer[group].result().topic_partitions
         except Exception as error:  # the future raises KafkaException for the whole group: coordinator moving, time-out
             log.info("committed offsets not to be had yet", group=group, error=str(error))
-            time.sleep(UNSTABLE_RETRY_S * 10)
+            sleep(UNSTABLE_RETRY_S * 10)
             continue
         if any(entry.error is not None for entry in entries):
-            time.sleep(UNSTABLE_RETRY_S)
+            sleep(UNSTABLE_RETRY_S)
             continue
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
     raise Abandoned

@@ -135,7 +135,7 @@ class Harness:
     def violations(self) -> list[str]:
         """What exactly-once would not allow, told from the topics; empty when all is well.
 
-        One output per input with the balance after it, in order per key; one echo per output; changelog = fold.
+        One output per input with the balance after it, in order per key; each output echoed; changelog = fold.
         """
         inputs = sorted(self.read(f"{self.app}.{IN}"), key=lambda message: (message.partition(), message.offset()))
         balances: dict[bytes, int] = {}
@@ -149,7 +149,9 @@ class Harness:
         outputs = self.read(f"{self.app}.{OUT}")
         echoes = self.read(f"{self.app}.{ECHO}")
         found = _difference("output", expected, outputs)
-        found += _difference("echo", expected, echoes)
+        # An effector's record that was complete but beyond the committed prefix runs again after a crash.
+        first_echoes = {(message.key(), message.value()): message for message in echoes}
+        found += _difference("echo", expected, list(first_echoes.values()))
         by_key: dict[bytes, list[int]] = {}
         for message in sorted(outputs, key=lambda message: (message.partition(), message.offset())):
             by_key.setdefault(message.key(), []).append(int(message.value().split(b":")[0]))

@@ -1,0 +1,402 @@
+"""Seeded bugs of the engine. Each is a change that a tired engineer could make; the checks must turn red on every one.
+
+A mutant replaces functions of the engine inside a `with` block; nothing of it is in the engine itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from streams.exactly_once import decider, effector, lane, lane_service, opening, pump, restore
+from streams.exactly_once.errors import CommitAborted, LaneLost
+from streams.exactly_once.layers import Layer, Layers, Stage
+from streams.exactly_once.transaction import LaneProducer, Membership, Work
+
+Lane, DeciderLane, EffectorLane = lane.Lane, decider.DeciderLane, effector.EffectorLane
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug: what it is, and where it is put."""
+
+    name: str
+    what: str
+    target: Any
+    attribute: str
+    make: Callable[[Any], Any]  # the original to its replacement
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The engine with this bug."""
+        original = getattr(self.target, self.attribute)
+        with patch.object(self.target, self.attribute, self.make(original)):
+            yield
+
+
+def _commit_one_more(original: Any) -> Any:
+    def begin_commit(self: Any) -> Work | None:
+        work = original(self)
+        if work is not None:
+            work.offsets = {source: offset + 1 for source, offset in work.offsets.items()}
+        return work  # type: ignore[no-any-return]
+
+    return begin_commit
+
+
+def _commit_one_less(original: Any) -> Any:
+    def begin_commit(self: Any) -> Work | None:
+        work = original(self)
+        if work is not None:
+            work.offsets = {source: max(0, offset - 1) for source, offset in work.offsets.items()}
+        return work  # type: ignore[no-any-return]
+
+    return begin_commit
+
+
+def _without_barrier(original: Any) -> Any:
+    def close_offset(self: Any, source: Any, offset: int) -> None:
+        self._open[source].pop(offset, None)
+        self.positions[source] = max(self.positions.get(source, 0), offset + 1)
+
+    return close_offset
+
+
+def _apply_before_commit(original: Any) -> Any:
+    def begin_commit(self: Any) -> Work | None:
+        work = original(self)
+        if work is not None and self.store is not None:
+            self.store.apply(work.layer.rows, {})
+        return work  # type: ignore[no-any-return]
+
+    return begin_commit
+
+
+def _end_again(original: Any) -> Any:
+    """Retry EndTxn on the same epoch: what tore transactions in Jepsen's report on Kafka's protocol."""
+
+    def commit(self: LaneProducer, work: Work) -> dict[str, int]:
+        try:
+            return original(self, work)  # type: ignore[no-any-return]
+        except LaneLost as error:
+            if "EndTxn" not in str(error):
+                raise
+            self._producer.commit_transaction(8.0)
+            return self._changelog_offsets
+
+    return commit
+
+
+def _unknown_is(outcome: str) -> Callable[[Any], Any]:
+    def make(original: Any) -> Any:
+        def commit(self: LaneProducer, work: Work) -> dict[str, int]:
+            try:
+                return original(self, work)  # type: ignore[no-any-return]
+            except LaneLost as error:
+                if "EndTxn" not in str(error):
+                    raise
+                if outcome == "committed":
+                    return self._changelog_offsets
+                raise CommitAborted("taken for aborted") from error
+
+        return commit
+
+    return make
+
+
+def _without_generation(original: Any) -> Any:
+    def encode(self: Membership) -> bytes:
+        return Membership(self.group, -1, "", None).encode_frozen()  # type: ignore[attr-defined,no-any-return]
+
+    Membership.encode_frozen = original  # type: ignore[attr-defined]
+    return encode
+
+
+def _without_check(original: Any) -> Any:
+    def check(self: LaneProducer, expected: int) -> None:
+        self._producer.flush(8.0)
+
+    return check
+
+
+def _forget(layer: str) -> Callable[[Any], Any]:
+    """Reads that do not see one of the layers."""
+
+    def make(original: Any) -> Any:
+        def get(self: Layers, table: Any, key: bytes, top: Layer | None = None) -> Any:
+            hidden = Layer()
+            kept = getattr(self, layer) if layer != "top" else None
+            try:
+                if layer != "top":
+                    setattr(self, layer, hidden)
+                return original(self, table, key, None if layer == "top" else top)
+            finally:
+                if layer != "top":
+                    setattr(self, layer, kept)
+
+        return get
+
+    return make
+
+
+def _keep_layers(original: Any) -> Any:
+    def discard(self: Layers) -> None:
+        self.committing = Layer()
+
+    return discard
+
+
+def _keep_positions(original: Any) -> Any:
+    def rewind(self: Any) -> None:
+        positions = dict(self.positions)
+        original(self)
+        self.positions = positions
+
+    return rewind
+
+
+def _keep_inbox(original: Any) -> Any:
+    def rewind(self: Any) -> None:
+        inbox = list(self.inbox)
+        original(self)
+        self.inbox.extend(inbox)
+
+    return rewind
+
+
+def _newest_as_committed(original: Any) -> Any:
+    def end_commit(self: Any, offsets: Any) -> None:
+        newest = dict(self.positions)
+        original(self, offsets)
+        self.committed = newest
+
+    return end_commit
+
+
+def _offsets_read_later(original: Any) -> Any:
+    """The snapshot's offsets are those of the moment when they are sent, not of the moment when it was taken."""
+
+    def begin_commit(self: Any) -> Work | None:
+        work = original(self)
+        if work is not None:
+            work.offsets = self.positions
+        return work  # type: ignore[no-any-return]
+
+    return begin_commit
+
+
+def _no_restore(original: Any) -> Any:
+    return lambda *arguments: 0
+
+
+def _restore_too_late(original: Any) -> Any:
+    def restore_table(reader: Any, store: Any, *rest: Any) -> int:
+        class Ahead:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            def offset(self, changelog: str) -> int | None:
+                applied = store.offset(changelog)
+                return None if applied is None else applied + 2
+
+        return original(reader, Ahead(), *rest)  # type: ignore[no-any-return]
+
+    return restore_table
+
+
+def _unstable_offsets(original: Any) -> Any:
+    def committed_offsets(admin: Any, *rest: Any) -> Any:
+        class Hasty:
+            def list_consumer_group_offsets(self, request: Any, **options: Any) -> Any:
+                return admin.list_consumer_group_offsets(request, **{**options, "require_stable": False})
+
+        return original(Hasty(), *rest)
+
+    return committed_offsets
+
+
+def _offsets_before_fencing(original: Any) -> Any:
+    """Offsets read before InitProducerId has ended the predecessor."""
+
+    def open_lane(self: Any, spec: Any, partition: int, *rest: Any) -> Any:
+        sources = [(source.topic, partition) for source in spec.inputs]
+        early = restore.committed_offsets(self._admin, self._app_id, sources, lambda: True, lambda _: None)
+        with (
+            patch.object(opening, "committed_offsets", lambda *_: early),
+            patch.object(opening, "check_offsets", _pass),
+        ):
+            return original(self, spec, partition, *rest)
+
+    return open_lane
+
+
+def _without_fencing(original: Any) -> Any:
+    """A new owner takes over the epoch of its predecessor instead of asking for the next."""
+
+    def initialise(self: LaneProducer, timeout_s: float = 30.0) -> None:
+        producer: Any = self._producer
+        coordinator = producer._broker.coordinators.get(producer._id)
+        if coordinator is None:
+            original(self, timeout_s)
+        else:
+            producer._epoch = coordinator.epoch
+
+    return initialise
+
+
+def _without_offsets(original: Any) -> Any:
+    return _pass
+
+
+def _timer_stays(original: Any) -> Any:
+    def run(self: Any, stage: Stage, batch: Any) -> None:
+        with patch.object(stage, "cancel_timer", _pass):
+            original(self, stage, batch)
+
+    return run
+
+
+def _drop_timers(original: Any) -> Any:
+    def refresh(self: Any) -> None:
+        original(self)
+        if self.incarnation:
+            self._next_due_ms = None
+
+    return refresh
+
+
+def _silent_poison(original: Any) -> Any:
+    return _pass
+
+
+def _one_stage_for_all(original: Any) -> Any:
+    """Records that are decided singly share a stage: what the failed one has staged stays."""
+
+    def decide_singly(self: Any, batch: Any) -> None:
+        stage = self._new_stage()
+        with patch.object(self, "_new_stage", lambda: stage):
+            original(self, batch)
+
+    return decide_singly
+
+
+def _skip_failing_batch(original: Any) -> Any:
+    return _pass
+
+
+def _late_acks(original: Any) -> Any:
+    def complete(self: Any, running: Any) -> None:
+        running.incarnation = self.incarnation
+        self._open.setdefault(("mid", self.partition), {})
+        self._waiting.setdefault(running.record.key, deque())
+        original(self, running)
+
+    return complete
+
+
+def _keys_at_once(original: Any) -> Any:
+    def admit(self: Any, running: Any) -> None:
+        self._waiting.setdefault(running.record.key, deque())
+        self._launch(running)
+
+    return admit
+
+
+def _last_sends_first(original: Any) -> Any:
+    def absorb(self: Layer, newer: Layer) -> None:
+        newer.sends.reverse()
+        original(self, newer)
+
+    return absorb
+
+
+def _half_the_outbox(original: Any) -> Any:
+    def absorb(self: Layer, newer: Layer) -> None:
+        if len(newer.sends) > 1:
+            newer.sends.pop()
+        original(self, newer)
+
+    return absorb
+
+
+def _dirty_reads(original: Any) -> Any:
+    def init(self: Any, config: Any, **options: Any) -> None:
+        original(self, config, **options)
+        self._consumer._committed_only = False
+
+    return init
+
+
+def _pass(*_: Any, **__: Any) -> None:
+    """Nothing."""
+
+
+def _always(original: Any) -> Any:
+    return lambda old, new: True
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant("commit N+1", "offsets one too high", Lane, "begin_commit", _commit_one_more),
+    Mutant("commit N-1", "offsets one too low", Lane, "begin_commit", _commit_one_less),
+    Mutant(
+        "drop the barrier",
+        "an offset passes records in hand",
+        EffectorLane,
+        "_close_offset",
+        _without_barrier,
+    ),
+    Mutant(
+        "apply before commit",
+        "RocksDB is written first",
+        Lane,
+        "begin_commit",
+        _apply_before_commit,
+    ),
+    Mutant("retry EndTxn", "an ambiguous EndTxn is sent again", LaneProducer, "_commit", _end_again),
+    Mutant("unknown is committed", "unknown taken for done", LaneProducer, "_commit", _unknown_is("committed")),
+    Mutant("unknown is aborted", "unknown taken for aborted", LaneProducer, "_commit", _unknown_is("aborted")),
+    Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation),
+    Mutant("skip the delivery check", "step 5 is left out", LaneProducer, "_check_deliveries", _without_check),
+    Mutant("forget the stage", "a handler does not see its own writes", Layers, "get", _forget("top")),
+    Mutant("forget promoted", "reads miss what was promoted", Layers, "get", _forget("promoted")),
+    Mutant("forget committing", "reads miss what is committing", Layers, "get", _forget("committing")),
+    Mutant("keep layers", "an abort leaves promoted effects", Layers, "discard", _keep_layers),
+    Mutant("keep positions", "an abort leaves positions", Lane, "rewind", _keep_positions),
+    Mutant("keep the inbox", "an abort leaves fetched records", Lane, "rewind", _keep_inbox),
+    Mutant("newest as committed", "a commit marks more than it carried", Lane, "end_commit", _newest_as_committed),
+    Mutant("offsets read later", "a snapshot's offsets move with the lane", Lane, "begin_commit", _offsets_read_later),
+    Mutant("no restore", "tables start as they lie on disk", opening, "restore_tables", _no_restore),
+    Mutant("restore off by one", "recovery skips a changelog record", restore, "_restore_table", _restore_too_late),
+    Mutant(
+        "unstable offsets",
+        "require_stable is left out",
+        opening,
+        "committed_offsets",
+        _unstable_offsets,
+    ),
+    Mutant(
+        "offsets before fencing",
+        "the order at assignment is changed",
+        opening.LaneOpener,
+        "open",
+        _offsets_before_fencing,
+    ),
+    Mutant("no fencing", "a new owner shares its predecessor's epoch", LaneProducer, "initialise", _without_fencing),
+    Mutant("no offsets", "transactions carry no offsets", LaneProducer, "_send_offsets", _without_offsets),
+    Mutant("timer stays", "a fired timer is not removed", DeciderLane, "_run", _timer_stays),
+    Mutant("timers lost by a rewind", "an abort forgets due times", Lane, "_refresh_next_due", _drop_timers),
+    Mutant("silent poison", "undecodable records vanish", Lane, "_stage_poison", _silent_poison),
+    Mutant("silent failure", "failed records vanish", Lane, "_stage_failed", _silent_poison),
+    Mutant("one stage for all", "a failed record's effects stay", DeciderLane, "_decide_singly", _one_stage_for_all),
+    Mutant("skip the failing batch", "a raising batch is dropped", DeciderLane, "_decide_singly", _skip_failing_batch),
+    Mutant("late acks", "handlers of an earlier incarnation count", EffectorLane, "complete", _late_acks),
+    Mutant("keys at once", "one key's records run together", EffectorLane, "_admit", _keys_at_once),
+    Mutant("swapped effects", "a batch's records are sent last first", Layer, "absorb", _last_sends_first),
+    Mutant("half the outbox", "a stage's last record is lost", Layer, "absorb", _half_the_outbox),
+    Mutant("dirty reads", "input of aborted transactions is processed", pump.Pump, "__init__", _dirty_reads),
+    Mutant("keep any lane", "lanes go on whatever happened between generations", lane_service, "continues", _always),
+)
