@@ -20,13 +20,17 @@ from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.records import Output, Record
 from streams.provider.port import (
     Answer,
+    Authorize,
     NotFound,
     NotProcessed,
+    Operation,
     Provider,
     QueryAnswer,
+    Refund,
     Refused,
     Succeeded,
     Unknown,
+    Void,
 )
 
 PROVIDER_GATEWAY = Actor(identity="provider-gateway", role="service")
@@ -69,32 +73,51 @@ def authorizations(provider: Provider, outcomes: Output, clock: Clock) -> Effect
 
 
 async def _attempt(provider: Provider, request: ProviderRequest) -> tuple[Answer, int]:
-    """The answer to one attempt, and how often the operation has been sent with it.
+    """The answer to one attempt, and how often the operation has been sent by now; a status query is no send.
 
     While an earlier outcome is in doubt the provider is asked first; only "not found" allows another send.
     """
+    operation = _operation(request)
+    sends = request.attempt - 1 if request.sends is None else request.sends
     if request.query_first:
-        known: QueryAnswer = await provider.query(request.transaction_id)
+        known: QueryAnswer = await provider.query(operation)
+        if isinstance(known, Unknown):
+            return known, sends
         if not isinstance(known, NotFound):
-            return known, max(1, request.attempt - 1)  # it was found, so it was sent
-    return await _send(provider, request), request.attempt
+            return known, max(1, sends)  # it was found, so it was sent
+    answer = await provider.send(operation)
+    not_sent = isinstance(answer, NotProcessed) and answer.cause == "not_sent"
+    return answer, sends if not_sent else sends + 1
 
 
-async def _send(provider: Provider, request: ProviderRequest) -> Answer:
+def _operation(request: ProviderRequest) -> Operation:
     key, payment_id = request.transaction_id, request.payment_id
     match request:
         case AuthorizeRequest():
-            return await provider.authorize(
-                key,
+            return Authorize(
+                key=key,
                 payment_id=payment_id,
                 amount=request.amount,
                 currency=request.currency,
                 payment_method_token=request.payment_method_token,
             )
         case VoidRequest():
-            return await provider.void(key, payment_id=payment_id, authorization_key=request.authorization_id)
+            return Void(
+                key=key,
+                payment_id=payment_id,
+                authorization_key=request.authorization_id,
+                amount=request.amount,
+                currency=request.currency,
+                reference=request.authorization_reference,
+            )
         case RefundRequest():
-            return await provider.refund(key, payment_id=payment_id, amount=request.amount, currency=request.currency)
+            return Refund(
+                key=key,
+                payment_id=payment_id,
+                amount=request.amount,
+                currency=request.currency,
+                reference=request.authorization_reference,
+            )
         case _:
             assert_never(request)
 
@@ -107,11 +130,12 @@ def _outcome(request: ProviderRequest, answer: Answer, sends: int, now_us: int) 
             return _final(request, sends, now_us, succeeded=False, provider_reference=reference, error=error)
         case NotProcessed(error=error, retry_after_ms=retry_after_ms):
             # An earlier send in doubt was asked about first and not found: the outcome of all sends is known.
-            return _failed(request, now_us, outcome_known=True, error=error, retry_after_ms=retry_after_ms)
-        case Unknown(error=error):
-            return _failed(request, now_us, outcome_known=False, error=error)
+            known = True
+        case Unknown(error=error, retry_after_ms=retry_after_ms):
+            known = False
         case _:
             assert_never(answer)
+    return _failed(request, sends, now_us, outcome_known=known, error=error, retry_after_ms=retry_after_ms)
 
 
 def _final(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> ProviderOutcome:
@@ -120,12 +144,13 @@ def _final(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> 
     )
 
 
-def _failed(request: ProviderRequest, now_us: int, **fields: Any) -> AttemptFailed:
+def _failed(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> AttemptFailed:
     operation = _OPERATIONS[type(request)]
     logger().warning(
         "attempt failed",
         operation=operation,
         attempt=request.attempt,
+        sends=sends,
         outcome_known=fields["outcome_known"],
         reason=fields["error"].message,
     )
@@ -136,6 +161,7 @@ def _failed(request: ProviderRequest, now_us: int, **fields: Any) -> AttemptFail
         transaction_id=request.transaction_id,
         operation=operation,
         attempt=request.attempt,
+        sends=sends,
         **fields,
     )
 

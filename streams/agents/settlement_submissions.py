@@ -32,6 +32,7 @@ from streams.provider.port import (
     NotProcessed,
     Provider,
     Refused,
+    Settle,
     SettlementItem,
     Succeeded,
     Unknown,
@@ -55,6 +56,9 @@ class RecordedItem(Protocol):
 
     @property
     def currency(self) -> str: ...
+
+    @property
+    def authorization_reference(self) -> str | None: ...
 
 
 class RecordedItems(Protocol):
@@ -142,23 +146,19 @@ class SettlementSubmissions:
                 return [_refused(item.payment_id, error) for item in items]
             case NotProcessed(retry_after_ms=retry_after_ms):
                 return Waiting(reason="not_processed", in_doubt=submission.in_doubt, retry_after_ms=retry_after_ms)
-            case Unknown():
-                return Waiting(reason="outcome_unknown", in_doubt=True)
+            case Unknown(retry_after_ms=retry_after_ms):
+                return Waiting(reason="outcome_unknown", in_doubt=True, retry_after_ms=retry_after_ms)
             case _:
                 assert_never(answer)
 
     async def _ask(self, submission: Submission, items: Sequence[RecordedItem]) -> Answer:
         """The provider's answer; while an earlier one is in doubt, only "not found" allows another send."""
-        request = submission.request
-        key = f"{request.batch_id}:{request.chunk}"
+        operation = _operation(submission.request, items)
         if submission.in_doubt:
-            known = await self._provider.query(key)
+            known = await self._provider.query(operation)
             if not isinstance(known, NotFound):
                 return known
-        chunk = tuple(
-            SettlementItem(payment_id=item.payment_id, amount=item.amount, currency=item.currency) for item in items
-        )
-        return await self._provider.settle(key, batch_id=request.batch_id, chunk=request.chunk, items=chunk)
+        return await self._provider.send(operation)
 
     def _put_off(self, record: Record, submission: Submission, waiting: Waiting, effects: Effects) -> None:
         waits = submission.waits + 1
@@ -187,6 +187,21 @@ class SettlementSubmissions:
             error=result.error,
         )
         effects.send(self._outcomes, message_of(outcome), key=result.payment_id.encode())
+
+
+def _operation(request: SettleChunkRequest, items: Sequence[RecordedItem]) -> Settle:
+    chunk = tuple(
+        SettlementItem(
+            key=ids.settlement_transaction_id(item.payment_id, request.settlement_date),
+            payment_id=item.payment_id,
+            amount=item.amount,
+            currency=item.currency,
+            reference=item.authorization_reference,
+        )
+        for item in items
+    )
+    key = f"{request.batch_id}:{request.chunk}"
+    return Settle(key=key, batch_id=request.batch_id, chunk=request.chunk, items=chunk)
 
 
 def _submission_of(record: Record) -> Submission | None:

@@ -102,7 +102,10 @@ class SettlementOutcome(Command, frozen=True, kw_only=True, gc=False):
 
 
 class AttemptFailed(Command, frozen=True, kw_only=True, gc=False):
-    """One attempt ended without a final answer. `outcome_known`: the provider surely did not process it (429, 503)."""
+    """One round ended without a final answer. `outcome_known`: the provider surely did not process it (429, 503).
+
+    `attempt` is the round's number; `sends` counts the sends so far, and is None in records of older releases.
+    """
 
     type: str = "attempt.failed"
     payment_id: str
@@ -112,6 +115,7 @@ class AttemptFailed(Command, frozen=True, kw_only=True, gc=False):
     outcome_known: bool
     error: ProviderError
     retry_after_ms: int | None = None
+    sends: int | None = None
 
 
 class CloseSettlementDay(Command, frozen=True, kw_only=True, gc=False):

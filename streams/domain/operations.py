@@ -95,6 +95,7 @@ def request(payment: Payment, transaction: Transaction, due: RequestDue, context
         "transaction_id": transaction.transaction_id,
         "attempt": due.attempt,
         "query_first": due.query_first,
+        "sends": transaction.attempts,
     }
     match transaction.type:
         case TransactionType.AUTHORIZATION:
@@ -104,12 +105,20 @@ def request(payment: Payment, transaction: Transaction, due: RequestDue, context
                 amount=transaction.amount, currency=transaction.currency, payment_method_token=token, **envelope
             )
         case TransactionType.VOID:
-            authorization_id = ids.transaction_id(payment.payment_id, TransactionType.AUTHORIZATION.value, 0)
-            return VoidRequest(authorization_id=authorization_id, **envelope)
+            return VoidRequest(amount=payment.amount, currency=payment.currency, **_authorization(payment), **envelope)
         case TransactionType.REFUND:
-            return RefundRequest(amount=transaction.amount, currency=transaction.currency, **envelope)
+            authorization = _authorization(payment)
+            return RefundRequest(amount=transaction.amount, currency=transaction.currency, **authorization, **envelope)
         case TransactionType.SETTLEMENT | TransactionType.UNKNOWN:
             raise AssertionError(f"{transaction.type} is not asked for one by one")
+
+
+def _authorization(payment: Payment) -> dict[str, Any]:
+    """What a void or a refund goes back to: our id of the authorisation, and the provider's where it is known."""
+    authorization_id = ids.transaction_id(payment.payment_id, TransactionType.AUTHORIZATION.value, 0)
+    authorization = payment.transaction(authorization_id)
+    reference = None if authorization is None else authorization.provider_reference
+    return {"authorization_id": authorization_id, "authorization_reference": reference}
 
 
 def answer_timer(due: RequestDue, context: Context) -> SetTimer:
@@ -142,7 +151,11 @@ def request_due(row: PaymentRow, due: RequestDue, context: Context) -> Decision:
 
 
 def try_again(row: PaymentRow, failed: AttemptFailed, context: Context) -> Decision:
-    """Another attempt after the back-off, the last error visible meanwhile; nothing is slept in memory."""
+    """Another attempt after the back-off, the last error visible meanwhile; nothing is slept in memory.
+
+    The last attempt asks first even without a doubt: a gateway that died before it could tell may have sent an earlier
+    one, which the answers since ("not processed") know nothing of. So whoever gives up knows of every send.
+    """
     transaction, operation = attempted(row, failed, context), next_operation(row, failed)
     wait_ms = delay_ms(context.rules.retry, failed.transaction_id, failed.attempt, failed.retry_after_ms)
     due = _due(
@@ -152,7 +165,7 @@ def try_again(row: PaymentRow, failed: AttemptFailed, context: Context) -> Decis
         context.now_us,
         reply_to=failed.reply_to,
         attempt=operation.attempt,
-        query_first=operation.in_doubt,
+        query_first=operation.in_doubt or operation.attempt >= context.rules.retry.attempts_max,
     )
     return decided(
         row,
@@ -180,10 +193,12 @@ def ask_again(payment: Payment, operation: ProviderOperation, cause: Command, co
 
 
 def attempted(row: PaymentRow, failed: AttemptFailed, context: Context) -> Transaction:
-    """The transaction with one more attempt and its error."""
+    """The transaction with its sends so far and its last error."""
     transaction = row.payment.transaction(failed.transaction_id)
     assert transaction is not None, "an operation without its transaction"
-    return replace(transaction, attempts=failed.attempt, error=failed.error, updated_at=context.now_us)
+    sends = failed.attempt if failed.sends is None else failed.sends
+    attempts = max(transaction.attempts, sends)
+    return replace(transaction, attempts=attempts, error=failed.error, updated_at=context.now_us)
 
 
 def next_operation(row: PaymentRow, failed: AttemptFailed) -> ProviderOperation:

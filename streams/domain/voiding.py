@@ -150,9 +150,8 @@ def _refused(row: PaymentRow, void: Transaction, outcome: VoidOutcome | AttemptF
     elif payment.status is PaymentStatus.PROCESSING:
         authorization = payment.pending(TransactionType.AUTHORIZATION)
         assert authorization is not None, "PROCESSING without an authorisation under way"
-        again = ProviderOperation(
-            transaction_id=authorization.transaction_id, attempt=authorization.attempts + 1, in_doubt=True
-        )
+        rounds = max(context.rules.retry.attempts_max, authorization.attempts)  # so many were spent at least
+        again = ProviderOperation(transaction_id=authorization.transaction_id, attempt=rounds + 1, in_doubt=True)
         operations = (*operations, again)
         timers = (*timers, ask_again(payment, again, outcome, context))
     return decided(row, after, outcome, reply_to=None, entries=entries, timers=timers, operations=operations)

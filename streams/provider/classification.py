@@ -54,13 +54,14 @@ def answer_of(status: int, body: bytes, retry_after: str | None) -> Answer:
             return _decided(body)
         case 429 | 503:
             reason = "the provider limits our rate" if status == 429 else "the provider is down"
-            return NotProcessed(error=unavailable(reason), retry_after_ms=_retry_after_ms(retry_after))
+            cause: Literal["limited", "unavailable"] = "limited" if status == 429 else "unavailable"
+            return NotProcessed(error=unavailable(reason), retry_after_ms=retry_after_ms(retry_after), cause=cause)
         case 408 | 409 | 422:
             # Still at it, or the key belongs to something else: what was done under it is what the query will tell.
             return Unknown(error=unavailable(f"the provider answered {status}"))
         case _ if 400 <= status < 500:
             # It refused to look at the request (certificate, syntax): our fault or a misconfiguration, not the card's.
-            return NotProcessed(error=unavailable(f"the provider refused the request with {status}"))
+            return NotProcessed(error=unavailable(f"the provider refused the request with {status}"), cause="rejected")
         case _:
             return Unknown(error=unavailable(f"the provider answered {status}"))
 
@@ -109,7 +110,7 @@ def _error(error: _Error | None) -> ProviderError:
     )
 
 
-def _retry_after_ms(header: str | None) -> int | None:
+def retry_after_ms(header: str | None) -> int | None:
     """Whole seconds, as the provider sends them; anything else is no wish."""
     if header is None or not header.isascii() or not header.isdigit():
         return None

@@ -1,23 +1,26 @@
-"""The provider port over the simulator's HTTP API: one pool of mutual-TLS connections, bounded in number and time."""
+"""The provider port over the simulator's HTTP API, under mutual TLS."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-import time
-from typing import Any
+from typing import Any, assert_never
 
-import aiohttp
 import msgspec
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 
-from ops.runtime.metrics import LATENCY_BUCKETS_S
-from streams.provider.classification import answer_of, query_answer_of, unavailable
-from streams.provider.port import Answer, NotProcessed, QueryAnswer, SettlementItem, Unknown
-
-CONCURRENCY_MAX = 64  # calls under way at once; more wait, outside of their time-out
-IDLE_CONNECTION_S = 30.0  # below the server's keep-alive, so that a call seldom meets a connection that just closed
-ANSWER_BYTES_MAX = 1024 * 1024  # a chunk of 500 items has about 150 KiB
+from streams.provider.classification import answer_of, query_answer_of
+from streams.provider.http import HttpAnswer, HttpCalls
+from streams.provider.port import (
+    Answer,
+    Authorize,
+    Operation,
+    QueryAnswer,
+    Refund,
+    Settle,
+    SettlementItem,
+    Unknown,
+    Void,
+)
 
 
 class SimulatorProvider:
@@ -26,100 +29,63 @@ class SimulatorProvider:
     def __init__(
         self, url: str, *, timeout_s: float, tls: ssl.SSLContext, registry: CollectorRegistry | None = None
     ) -> None:
-        self._url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._tls = tls
-        self._places = asyncio.Semaphore(CONCURRENCY_MAX)
-        self._session: aiohttp.ClientSession | None = None
-        self._seconds = Histogram(
-            "payments_provider_call_seconds",
-            "Calls of the provider by operation and what they let us know",
-            ["operation", "answer"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
+        self._http = HttpCalls(url, timeout_s=timeout_s, tls=tls, registry=registry)
 
     async def start(self) -> None:
         """Open the pool; it connects when needed."""
-        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=IDLE_CONNECTION_S)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
-        )
+        await self._http.start()
 
     async def stop(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._http.stop()
 
-    async def authorize(
-        self, key: str, *, payment_id: str, amount: int, currency: str, payment_method_token: str
-    ) -> Answer:
-        """As Provider.authorize."""
-        body = {
-            "payment_id": payment_id,
-            "amount": amount,
-            "currency": currency,
-            "payment_method_token": payment_method_token,
-        }
-        return await self._post("authorizations", key, body)
+    async def send(self, operation: Operation) -> Answer:
+        """As Provider.send."""
+        name, body = _request(operation)
+        answered = await self._http.call(
+            "POST",
+            f"/v1/{name}",
+            operation=name,
+            data=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json", "Idempotency-Key": operation.key},
+        )
+        if not isinstance(answered, HttpAnswer):
+            return answered
+        return answer_of(answered.status, answered.body, answered.headers.get("Retry-After"))
 
-    async def void(self, key: str, *, payment_id: str, authorization_key: str) -> Answer:
-        """As Provider.void."""
-        return await self._post("voids", key, {"payment_id": payment_id, "authorization_id": authorization_key})
-
-    async def refund(self, key: str, *, payment_id: str, amount: int, currency: str) -> Answer:
-        """As Provider.refund."""
-        return await self._post("refunds", key, {"payment_id": payment_id, "amount": amount, "currency": currency})
-
-    async def settle(self, key: str, *, batch_id: str, chunk: int, items: tuple[SettlementItem, ...]) -> Answer:
-        """As Provider.settle."""
-        return await self._post("settlements", key, {"batch_id": batch_id, "chunk": chunk, "items": items})
-
-    async def query(self, key: str) -> QueryAnswer:
+    async def query(self, operation: Operation) -> QueryAnswer:
         """As Provider.query."""
-        answered = await self._call("GET", "operations", params={"idempotency_key": key})
-        if not isinstance(answered, tuple):
+        answered = await self._query(operation.key)
+        if not isinstance(answered, HttpAnswer):
             return Unknown(error=answered.error)
-        status, body, _ = answered
-        return query_answer_of(status, body)
+        return query_answer_of(answered.status, answered.body)
 
     async def check(self) -> None:
-        """For readiness: raises unless the provider answers at all."""
-        answered = await self._call("GET", "operations", params={"idempotency_key": "readiness"})
-        if not isinstance(answered, tuple):
+        """For readiness: raises ConnectionError unless the provider answers at all."""
+        answered = await self._query("readiness")
+        if not isinstance(answered, HttpAnswer):
             raise ConnectionError(answered.error.message)
 
-    async def _post(self, operation: str, key: str, body: dict[str, Any]) -> Answer:
-        answered = await self._call(
-            "POST",
-            operation,
-            data=msgspec.json.encode(body),
-            headers={"Content-Type": "application/json", "Idempotency-Key": key},
-        )
-        return answered if not isinstance(answered, tuple) else answer_of(*answered)
+    async def _query(self, key: str) -> Any:
+        return await self._http.call("GET", "/v1/operations", operation="query", params={"idempotency_key": key})
 
-    async def _call(
-        self, method: str, operation: str, **arguments: Any
-    ) -> tuple[int, bytes, str | None] | NotProcessed | Unknown:
-        """Status, body and Retry-After; or what is known without an answer."""
-        assert self._session is not None, "start() first"
-        async with self._places:
-            began = time.monotonic()
-            answered: tuple[int, bytes, str | None] | NotProcessed | Unknown
-            try:
-                async with self._session.request(
-                    method, f"{self._url}/v1/{operation}", allow_redirects=False, **arguments
-                ) as response:
-                    body = await response.content.read(ANSWER_BYTES_MAX)
-                    while not response.content.at_eof() and len(body) < ANSWER_BYTES_MAX:
-                        body += await response.content.read(ANSWER_BYTES_MAX - len(body))
-                    answered = response.status, body, response.headers.get("Retry-After")
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                answered = NotProcessed(error=unavailable("the provider cannot be reached"))
-            except TimeoutError:
-                answered = Unknown(error=unavailable("the provider did not answer in time"))
-            except aiohttp.ClientError:
-                answered = Unknown(error=unavailable("the connection to the provider broke"))
-            label = str(answered[0]) if isinstance(answered, tuple) else type(answered).__name__
-            self._seconds.labels(operation if method == "POST" else "query", label).observe(time.monotonic() - began)
-            return answered
+
+def _request(operation: Operation) -> tuple[str, dict[str, Any]]:
+    """Path and body of an operation."""
+    match operation:
+        case Authorize():
+            token = operation.payment_method_token
+            return "authorizations", {**_money(operation), "payment_method_token": token}
+        case Void():
+            return "voids", {"payment_id": operation.payment_id, "authorization_id": operation.authorization_key}
+        case Refund():
+            return "refunds", _money(operation)
+        case Settle():
+            items = [_money(item) for item in operation.items]
+            return "settlements", {"batch_id": operation.batch_id, "chunk": operation.chunk, "items": items}
+        case _:
+            assert_never(operation)
+
+
+def _money(of: Authorize | Refund | SettlementItem) -> dict[str, Any]:
+    return {"payment_id": of.payment_id, "amount": of.amount, "currency": of.currency}

@@ -52,14 +52,17 @@ class Gateway:
         told: list[Message] = []
         in_doubt = False
         for attempt in range(1, attempts_max + 1):
-            told.append(await self.ask(request(AuthorizeRequest, token, attempt, in_doubt)))
+            sends = told[-1].fields["sends"] if told else 0
+            told.append(await self.ask(request(AuthorizeRequest, token, attempt, in_doubt, sends)))
             if told[-1].name != "AttemptFailed":
                 break
             in_doubt = in_doubt or not told[-1].fields["outcome_known"]
         return told
 
 
-def request(kind: type[ProviderRequest], token: str = "", attempt: int = 1, query_first: bool = False) -> Any:
+def request(
+    kind: type[ProviderRequest], token: str = "", attempt: int = 1, query_first: bool = False, sends: int | None = None
+) -> Any:
     fields: dict[str, Any] = {
         "id": f"txn_1:{attempt}:0",
         "occurred_at": 1,
@@ -72,6 +75,7 @@ def request(kind: type[ProviderRequest], token: str = "", attempt: int = 1, quer
         "transaction_id": "txn_1",
         "attempt": attempt,
         "query_first": query_first,
+        "sends": sends,
     }
     if kind is AuthorizeRequest:
         return AuthorizeRequest(amount=2500, currency="USD", payment_method_token=token, **fields)

@@ -10,14 +10,29 @@ from typing import Any
 import aiohttp
 import pytest
 
-from streams.provider.port import NotFound, NotProcessed, Refused, SettlementItem, Succeeded, Unknown
+from streams.provider.port import (
+    Authorize,
+    NotFound,
+    NotProcessed,
+    Refund,
+    Refused,
+    Settle,
+    SettlementItem,
+    Succeeded,
+    Unknown,
+    Void,
+)
 from streams.provider.simulator import SimulatorProvider
 
 TlsOf = Callable[[str], ssl.SSLContext]
 
 
 async def authorize(provider: SimulatorProvider, token: str, key: str = "txn_1") -> Any:
-    return await provider.authorize(key, payment_id="pay_1", amount=2500, currency="USD", payment_method_token=token)
+    return await provider.send(authorization(token, key))
+
+
+def authorization(token: str = "", key: str = "txn_1") -> Authorize:
+    return Authorize(key=key, payment_id="pay_1", amount=2500, currency="USD", payment_method_token=token)
 
 
 async def movements(gateway: aiohttp.ClientSession) -> list[str]:
@@ -43,7 +58,7 @@ async def test_what_a_send_lets_us_know_and_what_the_query_adds(
     provider: SimulatorProvider, gateway: aiohttp.ClientSession, token: str, known: type, then: type
 ) -> None:
     assert type(await authorize(provider, token)) is known
-    assert type(await provider.query("txn_1")) is then
+    assert type(await provider.query(authorization())) is then
     assert await movements(gateway) == (["authorization"] if then is Succeeded else [])
 
 
@@ -55,17 +70,20 @@ async def test_retry_after_comes_through(provider: SimulatorProvider) -> None:
 
 async def test_the_road_of_one_payment(provider: SimulatorProvider, gateway: aiohttp.ClientSession) -> None:
     assert isinstance(await authorize(provider, "pm_card_visa"), Succeeded)
-    item = SettlementItem(payment_id="pay_1", amount=2500, currency="USD")
-    settled = await provider.settle("sb_1:0", batch_id="sb_1", chunk=0, items=(item,))
+    item = SettlementItem(key="txn_3", payment_id="pay_1", amount=2500, currency="USD")
+    chunk = Settle(key="sb_1:0", batch_id="sb_1", chunk=0, items=(item,))
+    settled = await provider.send(chunk)
     assert isinstance(settled, Succeeded)
     assert [(result.payment_id, result.error) for result in settled.items] == [("pay_1", None)]
-    assert await provider.query("sb_1:0") == settled
-    assert isinstance(await provider.refund("txn_2", payment_id="pay_1", amount=500, currency="USD"), Succeeded)
+    assert await provider.query(chunk) == settled
+    refund = Refund(key="txn_2", payment_id="pay_1", amount=500, currency="USD")
+    assert isinstance(await provider.send(refund), Succeeded)
     assert await movements(gateway) == ["authorization", "capture", "refund"]
 
 
 async def test_a_void_closes_a_key_before_its_authorisation_arrives(provider: SimulatorProvider) -> None:
-    assert isinstance(await provider.void("txn_2", payment_id="pay_1", authorization_key="txn_1"), Succeeded)
+    void = Void(key="txn_2", payment_id="pay_1", authorization_key="txn_1")
+    assert isinstance(await provider.send(void), Succeeded)
     late = await authorize(provider, "pm_card_visa")
     assert isinstance(late, Refused)
     assert late.error.code == "provider_unavailable"
@@ -79,7 +97,7 @@ async def test_a_provider_that_is_not_there_has_processed_nothing(tls_of: TlsOf)
         await provider.start()
         try:
             assert isinstance(await authorize(provider, "pm_card_visa"), NotProcessed)
-            assert isinstance(await provider.query("txn_1"), Unknown)
+            assert isinstance(await provider.query(authorization()), Unknown)
         finally:
             await provider.stop()
 
@@ -89,6 +107,6 @@ async def test_a_wrong_certificate_is_an_outage_and_not_a_decline(tls_of: TlsOf,
     await provider.start()
     try:
         assert isinstance(await authorize(provider, "pm_card_visa"), NotProcessed)
-        assert isinstance(await provider.query("txn_1"), Unknown)
+        assert isinstance(await provider.query(authorization()), Unknown)
     finally:
         await provider.stop()

@@ -21,9 +21,10 @@ from streams.exactly_once.testing import Bench
 from streams.provider.classification import unavailable
 from streams.provider.port import (
     Answer,
+    Authorize,
     NotProcessed,
+    Operation,
     QueryAnswer,
-    SettlementItem,
     Unknown,
 )
 from streams.provider.simulator import SimulatorProvider
@@ -36,14 +37,23 @@ KEY = f"{BATCH}:0".encode()
 LONGEST_MS = 60_000  # more than any wait of the policy
 
 
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of settlement_items."""
+
+    payment_id: str
+    amount: int
+    currency: str
+    authorization_reference: str | None = None
+
+
 class Items:
     """What `records` has written so far; `away`: Cassandra is not there."""
 
     def __init__(self) -> None:
-        self.rows: list[SettlementItem] = []
+        self.rows: list[Item] = []
         self.away = False
 
-    async def items_between(self, batch_id: str, first: str, last: str) -> Sequence[SettlementItem]:
+    async def items_between(self, batch_id: str, first: str, last: str) -> Sequence[Item]:
         assert batch_id == BATCH
         if self.away:
             raise RecordsUnavailable("no quorum")
@@ -58,22 +68,19 @@ class FaultyNetwork:
         self.faults: list[str] = []  # "before": nothing arrives; "after": the answer is lost; "busy": 503
         self.asked: list[str] = []
 
-    async def settle(self, key: str, *, batch_id: str, chunk: int, items: tuple[SettlementItem, ...]) -> Answer:
+    async def send(self, operation: Operation) -> Answer:
         self.asked.append("settle")
         fault = self.faults.pop(0) if self.faults else None
         if fault == "before":
             return Unknown(error=unavailable("reset"))
         if fault == "busy":
             return NotProcessed(error=unavailable("busy"), retry_after_ms=7_000)
-        answer = await self._provider.settle(key, batch_id=batch_id, chunk=chunk, items=items)
+        answer = await self._provider.send(operation)
         return Unknown(error=unavailable("time-out")) if fault == "after" else answer
 
-    async def query(self, key: str) -> QueryAnswer:
+    async def query(self, operation: Operation) -> QueryAnswer:
         self.asked.append("query")
-        return await self._provider.query(key)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._provider, name)
+        return await self._provider.query(operation)
 
 
 class Chunk:
@@ -133,10 +140,11 @@ async def chunk(provider: SimulatorProvider) -> Chunk:
     """Three authorised payments, of which the second will be refused, all of them recorded."""
     chunk = Chunk(provider)
     for payment_id, token in {"pay_1": "pm_card_visa", "pay_2": "pm_settlement_fails", "pay_3": "pm_card_visa"}.items():
-        await provider.authorize(
-            f"txn_{payment_id}", payment_id=payment_id, amount=100, currency="USD", payment_method_token=token
+        key = f"txn_{payment_id}"
+        await provider.send(
+            Authorize(key=key, payment_id=payment_id, amount=100, currency="USD", payment_method_token=token)
         )
-        chunk.items.rows.append(SettlementItem(payment_id=payment_id, amount=100, currency="USD"))
+        chunk.items.rows.append(Item(payment_id=payment_id, amount=100, currency="USD"))
     return chunk
 
 

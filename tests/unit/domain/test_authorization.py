@@ -18,7 +18,9 @@ from tests.unit.domain.payments_in_states import (
     after,
     attempt_failed,
     authorized,
+    cancel,
     confirm,
+    continued,
     create,
     decided_after,
     declined,
@@ -131,6 +133,39 @@ def test_attempts_that_were_surely_not_processed_end_in_failed() -> None:
     assert payment.failure.code == "provider_unavailable"
     assert payment.transactions[0].attempts == 5
     assert decision.requests == ()  # nothing to void
+
+
+def test_whoever_gives_up_has_asked_about_every_send() -> None:
+    """A gateway may have died between a send and its answer; its successor's 503 knows nothing of that send."""
+    row = after(create(), confirm())
+    asked = []
+    for attempt in range(1, RetryPolicy().attempts_max):
+        decision = decided_after(row, attempt_failed(attempt=attempt, known=True))
+        assert decision.row is not None
+        row = decision.row
+        asked.append(_due_command(decision.timers).query_first)
+    assert asked == [False, False, False, True]  # of the attempts 2, 3, 4 and, before giving up, 5
+
+
+def test_attempts_are_sends_and_not_status_queries() -> None:
+    row = after(create(), confirm(), attempt_failed(sends=1), attempt_failed(attempt=2, sends=1))
+    assert transaction(row, AUTHORIZATION).attempts == 1
+    row = continued(row, attempt_failed(attempt=3, sends=2))
+    assert transaction(row, AUTHORIZATION).attempts == 2
+    due = _due_command(decided_after(row, attempt_failed(attempt=4, sends=2)).timers)
+    (request,) = decided_after(continued(row, attempt_failed(attempt=4, sends=2)), due).requests
+    assert (request.attempt, request.sends) == (5, 2)
+
+
+def test_a_void_and_a_refund_name_the_hold_as_the_provider_knows_it() -> None:
+    (void,) = decided_after(after(create(), confirm(), authorized()), cancel()).requests
+    assert isinstance(void, VoidRequest)
+    assert (void.authorization_id, void.authorization_reference) == (transaction_id(AUTHORIZATION), "ref")
+    assert (void.amount, void.currency) == (AMOUNT, "USD")
+    *first, last = spent()
+    (doubt,) = decided_after(after(create(), confirm(), *first), last).requests
+    assert isinstance(doubt, VoidRequest)
+    assert doubt.authorization_reference is None  # it never told us
 
 
 def test_a_doubt_ends_only_with_a_confirmed_void() -> None:

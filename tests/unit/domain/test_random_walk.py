@@ -58,6 +58,7 @@ MOODS: dict[str, tuple[list[str], list[bool]]] = {
     "flaky": (["answered", "answer lost", "lost", "busy", "forgotten", "kept"], [True, True, False]),
     "silent": (["answer lost", "lost"], [True]),
     "down": (["busy", "busy", "busy", "lost"], [True]),
+    "crashing": (["died, then busy", "busy", "busy"], [True]),
     "unwilling": (["answered", "kept"], [False]),
 }
 """What may become of a request, and whether the provider would do what is asked."""
@@ -189,6 +190,10 @@ class PaymentWalk(RuleBasedStateMachine):
             self._tell(self._outcome(request, known))
         elif fate in ("answered", "kept"):
             self._tell(self._outcome(request, self.ledger.process(request, willing=willing)))
+        elif fate == "died, then busy":  # the gateway, after the send; its successor's send meets a busy provider
+            result = self.ledger.process(request, willing=willing)
+            asked = request.query_first
+            self._tell(self._outcome(request, result) if asked else self._failed(request, known=True))
         elif fate == "busy":
             self._tell(self._failed(request, known=True))
         else:
