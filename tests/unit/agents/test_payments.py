@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -11,9 +13,11 @@ from streams.domain import ids
 from streams.domain.commands import CloseSettlementDay
 from streams.domain.envelope import Actor, Command
 from streams.domain.payment import PaymentRow, PaymentStatus
+from streams.exactly_once.effects import Effects
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.layers import Send
 from streams.exactly_once.records import Output, Record
+from streams.exactly_once.table_spec import TableSpec
 from streams.exactly_once.testing import Bench
 from tables.payments import DAYS, LAST_CLOSED, ClosedDay, payments_table
 from tests.unit.agents.codecs import offline_codec
@@ -236,6 +240,25 @@ def test_a_close_of_no_date_is_poison(payments: PaymentsBench, date: str) -> Non
     with pytest.raises(Poison, match="no date"):
         payments.give(payments.record(close(date), CLOSINGS, key=b"close"))
     assert payments.bench.rows(DAYS) == []
+
+
+def test_each_put_names_the_revision_that_it_replaces(payments: PaymentsBench) -> None:
+    named: list[int | None] = []
+
+    class Recording:
+        def __init__(self, effects: Effects) -> None:
+            self._effects = effects
+
+        def put(self, table: TableSpec, key: bytes, value: object, *, expected_version: int | None = None) -> None:
+            named.append(expected_version)
+            self._effects.put(table, key, value, expected_version=expected_version)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._effects, name)
+
+    records = [payments.record(create()), payments.record(confirm()), payments.record(confirm(key="late"))]
+    payments.bench.decide(lambda batch, state, effects: payments.agent(batch, state, Recording(effects)), *records)
+    assert named == [0, 1, 2]
 
 
 def test_a_record_whose_fields_make_no_command_is_poison(payments: PaymentsBench) -> None:
