@@ -22,7 +22,8 @@ def run(home: HomeOption = None) -> None:
     place = chosen_home(home)
     began = time.monotonic()
     was_running = supervisor_is_alive(place)
-    up(place.root, nodes=None, port_base=None, scale=None, detach=True, servers_only=False, owner_pid=_owner(was_running))
+    owner = None if was_running else os.getpid()  # what we start ends with us, however we end
+    up(place.root, nodes=None, port_base=None, scale=None, detach=True, servers_only=False, owner_pid=owner)
     console.print(f"Ready after {time.monotonic() - began:.0f} s. The life of one payment:")
     with plain_errors():
         is_complete = play(place, payments=1, seed=1)
@@ -31,11 +32,6 @@ def run(home: HomeOption = None) -> None:
     if not was_running:
         stay(place)
     raise typer.Exit(0 if is_complete else 1)
-
-
-def _owner(was_running: bool) -> int | None:
-    """A stack that we start ends with us, however we end; one that was there before is not ours to stop."""
-    return None if was_running else os.getpid()
 
 
 def _show_how_to_go_on(place: Home) -> None:
