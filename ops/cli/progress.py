@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -65,7 +66,8 @@ class Progress:
 
 def status_table(document: StatusDocument) -> RenderableType:
     """The status document for people."""
-    table = Table(title=f"{document.home}: {'ready' if document.ready else 'not ready'}", title_justify="left")
+    title = f"{document.home}: {'ready' if document.ready else 'not ready'}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
     for heading in ("service", "#", "pid", "state", "restarts", "RSS MB", "threads", "CPU s"):
         table.add_column(heading, justify="left" if heading in ("service", "state") else "right", no_wrap=True)
     rows = document.services

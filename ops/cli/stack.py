@@ -20,6 +20,7 @@ from ops.local.layout import SERVERS, SERVICES, Home, StackConfig, cache_directo
 from ops.local.state import read_state, supervisor_is_alive
 
 READY_WITHIN_S = 240.0
+DIFFERS = " It keeps its settings; to start with others, `payments down` first."
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Where the stack lives (default: PAYMENTS_HOME or .local).")
 ]
@@ -53,7 +54,8 @@ def up(
         )
         started = stack.start(place, config, lambda sentence: console.print(sentence))
         if not started:
-            console.print(f"Already running in {place.root}.")
+            kept = "" if msgspec.structs.replace(config, owner_pid=existing.owner_pid) == existing else DIFFERS
+            console.print(f"Already running in {place.root}.{kept}", soft_wrap=True)
         _follow(place)
         _print_status(place)
         if started and not detach:
