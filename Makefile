@@ -21,7 +21,7 @@ test: setup $(VENV)/.development  ## the whole suite against real servers: make 
 	@$(BIN)/pytest $(ARGS)
 
 check: $(VENV)/.development  ## format, lint, types, import contract, tidy rules: fast, no servers
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint contract tidy
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target types lint contract tidy
 	@echo "All checks passed."
 
 lint: $(VENV)/.development
