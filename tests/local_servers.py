@@ -23,7 +23,7 @@ from ops.local.status import status_document
 from tables.records.session import CassandraAddress
 
 FIRST_BASE, LAST_BASE, BASE_STEP = 23_000, 31_000, 200  # below the ephemeral ports, one block per session
-UP_S, DOWN_S = 300, 120
+UP_S, DOWN_S = 330, 120
 TAIL_LINES = 40
 ROOT = Path(__file__).resolve().parents[1]
 
