@@ -30,7 +30,6 @@ lint: $(VENV)/.development
 
 types: $(VENV)/.development
 	@$(BIN)/mypy
-	@$(BIN)/mypy tests
 
 contract: $(VENV)/.development
 	@$(BIN)/lint-imports --cache-dir .cache/import_linter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import msgspec
 import pytest
@@ -146,7 +147,7 @@ async def test_a_failing_endpoint_is_disabled_once_and_not_against_its_owner(
 ) -> None:
     endpoint = _endpoint(merchant_id)
     await store.endpoints.create(endpoint)
-    disable = {"reason": "gone", "failing_since": NOW, "at": NOW + 10}
+    disable: dict[str, Any] = {"reason": "gone", "failing_since": NOW, "at": NOW + 10}
     await store.endpoints.disable(merchant_id, endpoint.endpoint_id, **disable)
     disabled = await store.endpoints.get(merchant_id, endpoint.endpoint_id)
     assert disabled is not None

@@ -95,7 +95,12 @@ async def test_an_event_that_meets_an_outage_is_recorded_when_it_ends(
         replace(address, contact_points=["127.0.0.1"], port=wire.port), keyspace, timeout_s=2.0
     )
     sent: list[Message] = []
-    inbox = Output("merchants.inbox", lambda message: sent.append(message) or b"")
+
+    def note(message: Message) -> bytes:
+        sent.append(message)
+        return b""
+
+    inbox = Output("merchants.inbox", note)
     handler = Records(RecordStore(session), lambda *_: None, inbox, registry=CollectorRegistry())
     bench = Bench()
 

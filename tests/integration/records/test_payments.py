@@ -159,7 +159,7 @@ async def test_lists_are_newest_first_page_without_gaps_and_filter(
     declined = [payment for payment in expected if payment.status.value == "DECLINED"]
     assert await store.payments.list(merchant_id, limit=100, status="DECLINED") == declined
     assert await store.payments.list(merchant_id, limit=3, status="DECLINED") == declined[:3]
-    bounds = {"created_after": CREATED_AT - 60 * hour, "created_before": CREATED_AT}
+    bounds: dict[str, Any] = {"created_after": CREATED_AT - 60 * hour, "created_before": CREATED_AT}
     between = [payment for payment in expected if CREATED_AT - 60 * hour < payment.created_at < CREATED_AT]
     assert len(between) == 4
     assert await store.payments.list(merchant_id, limit=100, **bounds) == between

@@ -187,7 +187,7 @@ async def test_a_run_completes_when_every_partition_and_every_batch_has(store: R
     date = "2027-02-01"
     settlement = store.settlement
     assert await settlement.run(date) is None
-    request = {"requested_at": 1, "requested_by": "operator", "forced": False}
+    request: dict[str, Any] = {"requested_at": 1, "requested_by": "operator", "forced": False}
     assert await settlement.create_run(date, **request) is True
     assert await settlement.create_run(date, **request) is False
     day = {"date": date, "partitions": 2, "occurred_at": 5}

@@ -49,8 +49,13 @@ SNAPSHOT = Payment(
     updated_at=NOW,
     expires_at=NOW + 1,
 )
-CAUSE = {"occurred_at": NOW, "actor": Actor(identity="key_1", role="secret"), "request_id": "req_1"}
-COMMAND = {"payment_id": PAYMENT, "merchant_id": MERCHANT, "command_id": "cmd_1", "command": "ConfirmPayment"}
+CAUSE: dict[str, Any] = {"occurred_at": NOW, "actor": Actor(identity="key_1", role="secret"), "request_id": "req_1"}
+COMMAND: dict[str, Any] = {
+    "payment_id": PAYMENT,
+    "merchant_id": MERCHANT,
+    "command_id": "cmd_1",
+    "command": "ConfirmPayment",
+}
 WAITING = ReplyTo(partition=2, correlation_id="c-7")
 
 

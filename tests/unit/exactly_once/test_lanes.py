@@ -166,7 +166,11 @@ class Loop:
 
     def attach(self, lane: EffectorLane) -> EffectorLane:
         loop = asyncio.get_running_loop()
-        lane.attach(loop.call_soon, lambda *item: self.done.append(item))
+
+        def start(function: Callable[[], None]) -> None:
+            loop.call_soon(function)
+
+        lane.attach(start, lambda *item: self.done.append(item))
         return lane
 
     async def settle(self) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from streams.exactly_once import store as store_module
 from streams.exactly_once.errors import StateInUse
 from streams.exactly_once.layers import Row
 from streams.exactly_once.store import LaneStore
@@ -65,7 +64,7 @@ def test_state_older_than_the_tombstones_of_its_changelog_is_rebuilt(
 ) -> None:
     filled(tmp_path / "lane").close()
     later = time.time() + 13 * 3600
-    monkeypatch.setattr(store_module.time, "time", lambda: later)
+    monkeypatch.setattr("streams.exactly_once.store.time.time", lambda: later)
     assert LaneStore(tmp_path / "lane").was_rebuilt
 
 

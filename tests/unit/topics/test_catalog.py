@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ SERVICES = {*catalog.FAUST_APPS, *catalog.CLIENTS}
 README = Path(document.__file__).with_name("README.md")
 
 
-def every_topic() -> list[pytest.param]:
+def every_topic() -> list[Any]:
     return [pytest.param(topic, id=topic.name) for topic in all_topics()]
 
 
