@@ -18,6 +18,7 @@ ADMIN_S = 15.0
 POLL_S = 0.2
 STALL_S = 30.0  # a transaction that a killed worker left open holds readers back for its time-out, 10 s
 BATCH = 500
+WARNINGS = 4  # syslog's number: librdkafka tells each admin client's end as news
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic, partition) to an offset."""
@@ -39,8 +40,9 @@ class CommittedReader:
     """Reads as one identity; `kafka` are librdkafka's bootstrap.servers and security. Raises KafkaException."""
 
     def __init__(self, kafka: Mapping[str, str], client: str) -> None:
-        self._kafka = {**kafka, "client.id": client}
+        self._kafka = {**kafka, "client.id": client, "log_level": str(WARNINGS)}
         self._client = client
+        self._admin = AdminClient(self._kafka)  # kept: one that goes away takes its unanswered calls with it
 
     def beginnings(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
         """The first offset that is kept, by partition."""
@@ -113,10 +115,10 @@ class CommittedReader:
 
     def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], int]:
         partitions = [TopicPartition(name, p) for name in topics for p in range(catalog.find(name).partitions)]
-        found = AdminClient(self._kafka).list_offsets(
+        found = self._admin.list_offsets(
             dict.fromkeys(partitions, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ADMIN_S
         )
-        return {(at.topic, at.partition): answer.result().offset for at, answer in found.items()}
+        return {(at.topic, at.partition): int(answer.result(ADMIN_S + 5).offset) for at, answer in found.items()}
 
 
 _REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART})
@@ -130,7 +132,7 @@ def _place(message: Message) -> tuple[str, int]:
 
 
 def _offset(message: Message) -> int:
-    offset = message.offset()
+    offset: int | None = message.offset()
     assert offset is not None
     return offset
 
