@@ -27,6 +27,13 @@ def seed(home: Home, ports: Ports) -> None:
     write_atomically(home.merchants_file, msgspec.json.format(msgspec.json.encode(merchants)))
 
 
+def seeded_merchants(home: Home) -> list[str]:
+    """Their ids; none before they were made."""
+    if not home.merchants_file.exists():
+        return []
+    return [str(merchant["merchant_id"]) for merchant in json.loads(home.merchants_file.read_bytes())]
+
+
 def _create(home: Home, ports: Ports, name: str) -> dict[str, str]:
     merchant = _post(home, ports, "/merchants", {"name": name})["merchant_id"]
     keys = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops.local import cassandra, kafka
+from ops.local.demo_merchants import seeded_merchants
 from ops.local.layout import Home, Ports, StackConfig
 from ops.runtime.settings import Settings, settings_environment
 
@@ -30,6 +31,7 @@ def service_settings(home: Home, config: StackConfig, ports: Ports, name: str, i
         internal_port=ports.internal(instance) if is_api else 0,
         provider_port=ports.provider if is_simulator else 0,
         vault_port=ports.vault if is_simulator else 0,
+        intake_merchants=seeded_merchants(home) if name == "payment-worker" else [],
     )
 
 

@@ -95,7 +95,7 @@ class Supervisor:
         with unit.log.open("ab") as output:
             supervised.process = await asyncio.create_subprocess_exec(
                 *unit.argv,
-                env={**self._environment, **unit.environment},
+                env={**self._environment, **unit.environment()},
                 cwd=self._home.root,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

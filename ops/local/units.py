@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ops.local import cassandra, kafka, registry
@@ -29,7 +29,7 @@ class Unit:
     name: str
     instance: int = 0
     argv: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Callable[[], Mapping[str, str]] = dict  # asked at each start: what a step before it left counts
     after: tuple[str, ...] = ()
     log: Path
     ready: Callable[[], Awaitable[bool]] | None = None
@@ -128,7 +128,7 @@ def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> lis
         Unit(
             name="schema-registry",
             argv=registry.start_command(cache),
-            environment=registry.environment(home, config, ports),
+            environment=lambda: registry.environment(home, config, ports),
             after=("registry-access-0",),
             log=home.log("schema-registry", 0),
             ready=lambda: registry.is_ready(home, ports),
@@ -137,7 +137,7 @@ def _registry(home: Home, cache: Path, config: StackConfig, ports: Ports) -> lis
             name="schema-registry",
             instance=1,
             argv=[sys.executable, "-m", "ops.local.registry_guard"],
-            environment=guard_environment(home, ports),
+            environment=lambda: guard_environment(home, ports),
             after=("schema-registry-0",),
             log=home.log("schema-registry", 1),
             ready=lambda: registry.guard_is_ready(home, ports),
@@ -152,14 +152,19 @@ def _services(home: Home, config: StackConfig, ports: Ports) -> list[Unit]:
     ]
 
 
+def _configured_by(home: Home, service: str) -> tuple[str, ...]:
+    """payment-worker's settings list merchants, which the first start of a home has yet to make."""
+    return ("merchants-0",) if service == "payment-worker" and not home.merchants_file.exists() else ()
+
+
 def _service(home: Home, config: StackConfig, ports: Ports, name: str, instance: int) -> Unit:
     admin_port = ports.admin(name, instance)
     return Unit(
         name=name,
         instance=instance,
         argv=[sys.executable, "-m", "ops.cli.main", "service", name, "--instance", str(instance)],
-        environment=service_environment(home, config, ports, name, instance),
-        after=PREPARED,
+        environment=lambda: service_environment(home, config, ports, name, instance),
+        after=(*PREPARED, *_configured_by(home, name)),
         log=home.log(name, instance),
         ready=lambda: http_ok(home, admin_port, "/readyz", "operator"),
     )
