@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from api.problems import CODES
 from ops.cli.main import COMMANDS
+from streams.domain.transitions import TRANSITIONS
 from tests.tidy.sources import ROOT, functions, markdown_files, text, tree
 
 README = Path("README.md")
@@ -55,6 +57,20 @@ def test_commands_that_documents_show_exist() -> None:
 def test_make_targets_that_the_readme_shows_exist_and_all_are_shown() -> None:
     targets = set(re.findall(r"^([a-z]+):.*## ", text(Path("Makefile")), re.MULTILINE)) - {"help"}
     assert set(re.findall(r"(?:`|\n)make ([a-z]+)", text(README))) == targets
+
+
+def test_the_guide_to_the_interface_lists_every_code_under_its_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| (.+) \|$", text(Path("api/README.md")), re.MULTILINE)
+    listed = {code: int(status) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    assert listed == CODES
+
+
+def test_the_guide_to_the_interface_lists_every_transition() -> None:
+    rows = re.findall(r"^\| ([A-Z]*) ?\| ([A-Z]+) \| `payment\.(\w+)` \|$", text(Path("api/README.md")), re.MULTILINE)
+    listed = {(before or None, after): f"Payment{event.capitalize()}" for before, after, event in rows}
+    assert listed == {
+        (before and before.value, after.value): event.__name__ for (before, after), event in TRANSITIONS.items()
+    }
 
 
 def test_the_changelog_speaks_of_the_version_that_is_built() -> None:

@@ -13,15 +13,14 @@ from tests.tidy.sources import files, text
 LOCKS = [path for path in files() if path.parent == Path("ops/locks")]
 BINARY = {".png", ".jpg", ".svg", ".ico", ".woff2"}
 URL = re.compile(r"\b[a-z]+://([^/\s\"'`)>\]{}]+)")
-HOSTS = (
-    re.compile(  # nobody's (RFC 2606, RFC 6761), our own, addresses in tests of the SSRF guard, licence and changelog
-        r"(.*@)?("
-        r"127\.\d+\.\d+\.\d+|\[.*|\d+(\.\d+){0,3}|0x[0-9a-f]+|localhost|kafka|cassandra|payments\.local|api|host"
-        r"|([a-z0-9-]+\.)*(example|exämple.com|test|invalid|local|example\.com|example\.org|example\.net)"
-        r"|www\.apache\.org|keepachangelog\.com|semver\.org"
-        r")(:.*)?",
-        re.IGNORECASE,
-    )
+HOSTS = re.compile(  # nobody's (RFC 2606, RFC 6761), our own, tests of the SSRF guard, licence, standards
+    r"(.*@)?("
+    r"127\.\d+\.\d+\.\d+|\[.*|\d+(\.\d+){0,3}|0x[0-9a-f]+|localhost|kafka|cassandra|payments\.local|api|host"
+    r"|([a-z0-9-]+\.)*(example|exämple.com|test|invalid|local|example\.com|example\.org|example\.net)"
+    r"|www\.apache\.org|keepachangelog\.com|semver\.org|www\.standardwebhooks\.com"
+    r"|api\.stripe\.com|docs\.stripe\.com"  # an acquirer that one may choose in the settings"
+    r")(:.*)?",
+    re.IGNORECASE,
 )
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(home|root|work|Users)/\w")
 
