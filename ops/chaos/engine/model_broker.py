@@ -15,6 +15,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 Log = tuple[str, int]
 
+TRANSACTION_TIMEOUT_MS = 200  # of the model's time, in which a step takes 2 ms on average
+
 
 class Crash(BaseException):
     """The calling worker is killed here; nothing after this line runs."""
@@ -44,6 +46,7 @@ class Transaction:
     """One transaction of a transactional id; `state` is open, committed or aborted."""
 
     epoch: int
+    opened_at_ms: int
     state: str = "open"
     touched: set[Log] = field(default_factory=set)
     offsets: dict[Log, int] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class Broker:
         """The transaction of this epoch; the first thing put into it opens it. Raises when the epoch is fenced."""
         coordinator = self._current(transactional_id, epoch)
         if coordinator.current is None:
-            coordinator.current = Transaction(epoch)
+            coordinator.current = Transaction(epoch, self.now_ms)
         return coordinator.current
 
     def end(self, transactional_id: str, epoch: int, state: str) -> None:
@@ -170,6 +173,14 @@ class Broker:
     def open_transactions(self) -> list[str]:
         """Transactional ids with an open transaction."""
         return [name for name, state in self.coordinators.items() if state.current is not None]
+
+    def expire(self) -> None:
+        """Abort, and fence, transactions that have been open for longer than the time-out."""
+        for coordinator in self.coordinators.values():
+            current = coordinator.current
+            if current is not None and self.now_ms - current.opened_at_ms > TRANSACTION_TIMEOUT_MS:
+                self._finish(coordinator, "aborted")
+                coordinator.epoch += 1
 
     def _current(self, transactional_id: str, epoch: int) -> Coordinator:
         coordinator = self.coordinators[transactional_id]

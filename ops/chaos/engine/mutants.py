@@ -29,12 +29,14 @@ class Mutant:
     target: Any
     attribute: str
     make: Callable[[Any], Any]  # the original to its replacement
+    beside: Mutant | None = None  # another change without which this one could not show
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The engine with this bug."""
         original = getattr(self.target, self.attribute)
-        with patch.object(self.target, self.attribute, self.make(original)):
+        beside = contextlib.nullcontext() if self.beside is None else self.beside.applied()
+        with beside, patch.object(self.target, self.attribute, self.make(original)):
             yield
 
 
@@ -208,28 +210,17 @@ def _restore_too_late(original: Any) -> Any:
     return restore_table
 
 
-def _unstable_offsets(original: Any) -> Any:
-    def committed_offsets(admin: Any, *rest: Any) -> Any:
-        class Hasty:
-            def list_consumer_group_offsets(self, request: Any, **options: Any) -> Any:
-                return admin.list_consumer_group_offsets(request, **{**options, "require_stable": False})
-
-        return original(Hasty(), *rest)
-
-    return committed_offsets
-
-
 def _offsets_before_fencing(original: Any) -> Any:
     """Offsets read before InitProducerId has ended the predecessor."""
 
-    def open_lane(self: Any, spec: Any, partition: int, *rest: Any) -> Any:
+    def open_lane(self: Any, spec: Any, partition: int, membership: Any, wanted: Any) -> Any:
         sources = [(source.topic, partition) for source in spec.inputs]
-        early = restore.committed_offsets(self._admin, self._app_id, sources, lambda: True, lambda _: None)
+        early = restore.committed_offsets(self._admin, self._app_id, sources, wanted, _pass)
         with (
             patch.object(opening, "committed_offsets", lambda *_: early),
             patch.object(opening, "check_offsets", _pass),
         ):
-            return original(self, spec, partition, *rest)
+            return original(self, spec, partition, membership, wanted)
 
     return open_lane
 
@@ -246,6 +237,15 @@ def _without_fencing(original: Any) -> Any:
             producer._epoch = coordinator.epoch
 
     return initialise
+
+
+def _id_per_worker(original: Any) -> Any:
+    """Owners of a lane do not share its transactional id: InitProducerId fences nobody."""
+
+    def init(self: Any, clients: Any, config: Any, transactional_id: str, partition: int) -> None:
+        original(self, clients, config, f"{transactional_id}-{id(clients)}", partition)
+
+    return init
 
 
 def _without_offsets(original: Any) -> Any:
@@ -339,6 +339,13 @@ def _always(original: Any) -> Any:
     return lambda old, new: True
 
 
+ID_PER_WORKER = Mutant(
+    "id per worker", "the first lock is taken away; the other two must hold", LaneProducer, "__init__", _id_per_worker
+)
+"""No bug by itself: generation, stable offsets and the restore's wait keep two owners apart too, only later."""
+
+UNFENCED = Mutant("no generation", "the second lock is taken away", Membership, "encode", _without_generation)
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("commit N+1", "offsets one too high", Lane, "begin_commit", _commit_one_more),
     Mutant("commit N-1", "offsets one too low", Lane, "begin_commit", _commit_one_less),
@@ -359,7 +366,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("retry EndTxn", "an ambiguous EndTxn is sent again", LaneProducer, "_commit", _end_again),
     Mutant("unknown is committed", "unknown taken for done", LaneProducer, "_commit", _unknown_is("committed")),
     Mutant("unknown is aborted", "unknown taken for aborted", LaneProducer, "_commit", _unknown_is("aborted")),
-    Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation),
+    Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation, ID_PER_WORKER),
     Mutant("skip the delivery check", "step 5 is left out", LaneProducer, "_check_deliveries", _without_check),
     Mutant("forget the stage", "a handler does not see its own writes", Layers, "get", _forget("top")),
     Mutant("forget promoted", "reads miss what was promoted", Layers, "get", _forget("promoted")),
@@ -372,18 +379,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("no restore", "tables start as they lie on disk", opening, "restore_tables", _no_restore),
     Mutant("restore off by one", "recovery skips a changelog record", restore, "_restore_table", _restore_too_late),
     Mutant(
-        "unstable offsets",
-        "require_stable is left out",
-        opening,
-        "committed_offsets",
-        _unstable_offsets,
-    ),
-    Mutant(
         "offsets before fencing",
         "the order at assignment is changed",
         opening.LaneOpener,
         "open",
         _offsets_before_fencing,
+        UNFENCED,
     ),
     Mutant("no fencing", "a new owner shares its predecessor's epoch", LaneProducer, "initialise", _without_fencing),
     Mutant("no offsets", "transactions carry no offsets", LaneProducer, "_send_offsets", _without_offsets),
@@ -398,5 +399,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("swapped effects", "a batch's records are sent last first", Layer, "absorb", _last_sends_first),
     Mutant("half the outbox", "a stage's last record is lost", Layer, "absorb", _half_the_outbox),
     Mutant("dirty reads", "input of aborted transactions is processed", pump.Pump, "__init__", _dirty_reads),
-    Mutant("keep any lane", "lanes go on whatever happened between generations", lane_service, "continues", _always),
+    Mutant(
+        "keep any lane",
+        "lanes go on whatever happened between generations",
+        lane_service,
+        "continues",
+        _always,
+        ID_PER_WORKER,
+    ),
 )

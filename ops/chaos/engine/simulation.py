@@ -21,7 +21,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from ops.chaos.engine.judgement import violations
-from ops.chaos.engine.model_broker import Broker, Crash
+from ops.chaos.engine.model_broker import TRANSACTION_TIMEOUT_MS, Broker, Crash
 from ops.chaos.engine.model_clients import ModelAdmin, ModelConsumer, ModelProducer, ModelStore
 from ops.chaos.engine.subject import GROUP, KEYS, PARTITIONS, TOPICS, specs
 from streams.exactly_once import lane_service
@@ -39,7 +39,7 @@ WORKERS = ("w0", "w1")
 RESTARTS_MAX = 4  # while healing; an engine that needs more is not healing
 TURNS_MAX = 600
 ENTRIES_MAX = 5_000  # an engine that writes without end has failed already
-QUIET_TURNS = 8  # without a new entry in any log: timers are due within 3
+QUIET_TURNS = 14  # without a new entry in any log: longer than timers and the transaction time-out
 
 
 class LaterExecutor(Executor):
@@ -120,7 +120,7 @@ class Simulation:
         self.history[action.__name__] += 1
         action(besides)
 
-    def _produce(self, _: Worker | None) -> None:
+    def _produce(self, besides: Worker | None) -> None:
         """Input from a plain producer, or from a transactional one that may abort."""
         aborts = self._random.random() < 0.1
         for _ in range(self._random.randrange(1, 6)):
@@ -246,6 +246,7 @@ class Simulation:
 
     def _pass_time(self, _: Worker | None) -> None:
         self.broker.now_ms += self._random.randrange(1, 60)
+        self.broker.expire()
 
     def _late(self, _: Worker | None) -> None:
         """A delayed EndTxn arrives after all."""
@@ -272,6 +273,7 @@ class Simulation:
         quiet, before = 0, -1
         for _ in range(TURNS_MAX):
             self.broker.now_ms += 20
+            self.broker.expire()
             for worker in self.workers:
                 if worker.alive:
                     self._survive(worker, partial(self._drain, worker))
@@ -282,6 +284,8 @@ class Simulation:
 
     def _settle(self) -> None:
         """Everybody hears of the assignment; a worker that had to exit over it restarts as a new member."""
+        self.broker.now_ms += 2 * TRANSACTION_TIMEOUT_MS
+        self.broker.expire()
         for worker in self.workers:
             if worker.pending is not None:
                 self._survive(worker, partial(self._apply, worker))
@@ -355,6 +359,8 @@ class Simulation:
                     self._step(besides=caller)
             finally:
                 self._depth -= 1
+        if self._depth == 0 and self._random.random() < 0.03:
+            self._take_over(caller)
         chance = self._random.random()
         if chance < 0.015:
             raise Crash
@@ -365,6 +371,20 @@ class Simulation:
         if chance < 0.065 and call == "end":
             return "delayed"
         return ""
+
+    def _take_over(self, caller: Worker) -> None:
+        """In the middle of its call a worker is taken for dead, and another owns its lanes before it goes on."""
+        others = [worker for worker in self.workers if worker.alive and worker is not caller]
+        if not others or caller.member_id not in self.broker.members:
+            return
+        self._depth += 1
+        self.broker.members.discard(caller.member_id)
+        self._assign()
+        for worker in others:
+            if worker.pending is not None:
+                self._survive(worker, partial(self._apply, worker))
+        self.history["taken over in a call"] += 1
+        self._depth -= 1
 
     def violations(self) -> list[str]:
         """What exactly-once would not allow; empty when all is well."""
