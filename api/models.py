@@ -13,6 +13,11 @@ Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units of
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217, upper case")]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="UTC date")]
 Token = Annotated[str, Meta(pattern=r"^pm_[A-Za-z0-9_]{1,200}$(?!\n)", description="The vault's token of a card")]
+PaymentId = Annotated[str, Meta(pattern=r"^pay_[a-z2-7]{26}$(?!\n)")]
+Description = Annotated[str, Meta(max_length=500)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]], Meta(max_length=50)
+]
 ShortText = Annotated[str, Meta(min_length=1, max_length=255)]
 EventType = Annotated[str, Meta(pattern=r"^(\*|[a-z_]+\.(\*|[a-z_]+))$(?!\n)", max_length=64)]
 
@@ -43,11 +48,17 @@ class CreatePayment(RequestModel, frozen=True, kw_only=True):
     amount: Amount
     currency: Currency
     customer: Customer
-    description: Annotated[str, Meta(max_length=500)] | None = None
-    metadata: Annotated[
-        dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]],
-        Meta(max_length=50),
-    ] = msgspec.field(default_factory=dict)
+    description: Description | None = None
+    metadata: Metadata = msgspec.field(default_factory=dict)
+
+
+class SealPersonalData(RequestModel, frozen=True, kw_only=True):
+    """POST /personal_data, on the admin port: what an internal producer wants encrypted for a payment to be."""
+
+    payment_id: PaymentId
+    customer: Customer
+    description: Description | None = None
+    metadata: Metadata = msgspec.field(default_factory=dict)
 
 
 class ConfirmPayment(RequestModel, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from api.models import CreatePayment
+from api.models import CreatePayment, SealPersonalData
 from ops.runtime.encryption import DataKeys, Sealed
 from streams.domain.payment import Payment, PersonalData
 from streams.webhooks.documents import NO_PERSONAL_FIELDS, PersonalFields
@@ -13,7 +13,9 @@ from streams.webhooks.documents import NO_PERSONAL_FIELDS, PersonalFields
 _decode = msgspec.json.Decoder(PersonalFields).decode
 
 
-async def sealed_personal_data(keys: DataKeys, payment_id: str, request: CreatePayment) -> PersonalData:
+async def sealed_personal_data(
+    keys: DataKeys, payment_id: str, request: CreatePayment | SealPersonalData
+) -> PersonalData:
     """Customer, description and metadata as one message that opens for this payment only.
 
     Raises EncryptionError while there is no usable data key.

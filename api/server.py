@@ -29,6 +29,7 @@ from api.payments import payment_routes
 from api.replies import TOPIC as REPLIES
 from api.replies import CommandReply, ReplyBoard, ReplyReader
 from api.routes import OperatorAccess, Route
+from api.sealing import sealing_route
 from api.settlement import Settlement
 from api.settlement_runner import SettlementRunner
 from api.webhook_endpoints import WebhookEndpoints
@@ -107,7 +108,12 @@ async def _build(service: Service) -> Sequence[Component]:
         runner,
         _public_server(settings, Gate(_with_openapi("Payments", public), authenticator, metrics)),
         _internal_server(settings, Gate(_with_openapi("Payments, operators", internal), None, metrics)),
-        admin_server(settings, service.registry, service.readiness, (replay_route(service_replayer(settings, codec)),)),
+        admin_server(
+            settings,
+            service.registry,
+            service.readiness,
+            (replay_route(service_replayer(settings, codec)), sealing_route(data_keys)),
+        ),
     ]
 
 
