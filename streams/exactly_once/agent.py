@@ -43,6 +43,7 @@ class AgentSpec:
     on_dead_letter: DeadLetterHook | None = None  # may stage what the failed record's senders must hear
     concurrency: int = 200  # effectors: handlers in flight per lane
     batch_max: int = 1000  # deciders: records per call
+    commit_interval_s: float = 0.0  # least time between two commits of a lane; the first after a pause never waits
 
     @property
     def all_tables(self) -> tuple[TableSpec, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 Partition = tuple[str, int]  # (topic, partition)
 
 TIMERS_AT_ONCE = 100  # due timers taken up in one go, so that a flood of them cannot starve the inputs
+GROUP_SENDS_MAX = 1_000  # a commit interval does not hold back more than this
 DECODE_RETRY_MS = 500  # pause when a record cannot be decoded *now* (schema registry away), which is no poison
 
 
@@ -73,6 +75,7 @@ class Lane:
         self.committed = dict(committed)  # next offset to read, as the group has it
         self.positions = dict(committed)  # next offset after what is complete
         self._committing: dict[Partition, int] | None = None
+        self._commit_began_s = 0.0
         self._changelogs = {table: changelogs[table.name] for table in spec.all_tables}
         self._clock_ms = clock_ms
         self._highest_timestamp_ms = 0
@@ -120,11 +123,22 @@ class Lane:
             return None
         if self.positions == self.committed and not self.layers.promoted:
             return None
+        if not self._is_time_to_commit():
+            return None
         self._committing = dict(self.positions)
         if self.spec.timer_table is not None:
             self._stage_offsets(self.spec.timer_table, self._committing)
         layer = self.layers.begin_commit()
         return Work(layer, self._committing, self.membership, self._changelogs)
+
+    def _is_time_to_commit(self) -> bool:
+        """Whether the agent's interval has passed, or its lane drains, or too much waits."""
+        now_s = time.monotonic()
+        waits = now_s - self._commit_began_s < self.spec.commit_interval_s
+        if waits and self.state is LaneState.RUNNING and len(self.layers.promoted.sends) < GROUP_SENDS_MAX:
+            return False
+        self._commit_began_s = now_s
+        return True
 
     def end_commit(self, changelog_offsets: dict[str, int]) -> None:
         """Steps 7 and 8, after the transaction has committed."""

@@ -12,7 +12,7 @@ from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import Poison
-from streams.exactly_once.lane import decode_offsets, encode_offsets
+from streams.exactly_once.lane import LaneState, decode_offsets, encode_offsets
 from streams.exactly_once.layers import Stage
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import TIMERS, Input, Output, Record
@@ -274,3 +274,16 @@ def test_group_metadata_is_what_librdkafka_itself_would_write() -> None:
 def test_offsets_survive_their_way_through_the_changelog() -> None:
     offsets = {("in", 3): 17, ("b:c", 3): 0}
     assert decode_offsets(encode_offsets(offsets)) == offsets
+
+
+def test_a_commit_interval_groups_commits_but_never_delays_the_first_one_after_a_pause() -> None:
+    lane = lane_of(DeciderLane, spec_of(echo, commit_interval_s=3600.0))
+    lane.feed([Fetched(0, b"a")])
+    lane.work()
+    assert lane.begin_commit() is not None
+    lane.end_commit({})
+    lane.feed([Fetched(1, b"b")])
+    lane.work()
+    assert lane.begin_commit() is None, "the interval has not passed"
+    lane.state = LaneState.DRAINING
+    assert lane.begin_commit() is not None, "a draining lane does not wait"
