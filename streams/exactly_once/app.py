@@ -103,8 +103,8 @@ class App(faust.App):
     ) -> Callable[[DeciderHandler], DeciderHandler]:
         """Declare the decorated function a decider: exactly once, in batches of one partition, no I/O.
 
-        Its lanes are the partitions that `inputs` share. `commit_interval_s` groups what nobody waits for: each transaction
-        costs the broker some milliseconds of CPU, whatever it carries.
+        Its lanes are the partitions that `inputs` share. `commit_interval_s` groups what nobody waits for: each
+        transaction costs the broker some milliseconds of CPU, whatever it carries.
         """
 
         def declare(handler: DeciderHandler) -> DeciderHandler:
