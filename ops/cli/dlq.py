@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Column, Table
 
 from ops.cli.stack import HomeOption, chosen_home, plain_errors
-from ops.local.access import Access
+from ops.local.access import Access, servers_answer
 from ops.local.errors import StackError
 from ops.local.layout import SERVICES
 from ops.runtime.clock import to_rfc3339
@@ -25,7 +22,6 @@ from topics import catalog, replays
 from topics.codec import Codec
 from topics.committed import CommittedReader
 from topics.dead_letters import Letter, Place, find_letter, newest_letters, queues
-from topics.registry import RegistryUnavailable
 
 AUDITOR, OPERATOR = "auditor", "operator"
 CALL_S = 40.0  # a service reads a queue and waits for all replicas
@@ -45,7 +41,7 @@ def ls(
     home: HomeOption = None,
 ) -> None:
     """List dead letters, the oldest first: place, time, source, cause."""
-    with _plain_errors():
+    with plain_errors(), servers_answer():
         names = queues() if queue is None else (_known(queue),)
         access = Access(chosen_home(home))
         reader, codec = CommittedReader(access.kafka(AUDITOR), AUDITOR), access.open_codec(AUDITOR, *names)
@@ -66,7 +62,7 @@ def ls(
 @app.command()
 def show(letter: PlaceArgument, home: HomeOption = None) -> None:
     """Print one letter as JSON: its record decoded where it can be; personal data stays encrypted."""
-    with _plain_errors():
+    with plain_errors(), servers_answer():
         place = _parsed(letter)
         access = Access(chosen_home(home))
         codec = access.open_codec(AUDITOR, place.queue, catalog.source_of(place.queue).name)
@@ -87,7 +83,7 @@ def replay(
     Prints where each record lies now, one JSON object per line; exit code 1 when any was refused.
     """
     failed = False
-    with _plain_errors():
+    with plain_errors(), servers_answer():
         access = Access(chosen_home(home))
         for place in [_parsed(text) for text in letters]:
             try:
@@ -172,14 +168,3 @@ def _parsed(text: str) -> Place:
         raise StackError(f"{error}.", "`payments dlq ls` shows the places of letters.") from error
     _known(place.queue)
     return place
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    with plain_errors():
-        try:
-            yield
-        except KafkaException as error:
-            raise StackError(f"Kafka: {error.args[0].str()}.", "`payments status` shows whether it runs.") from error
-        except (RegistryUnavailable, TimeoutError) as error:
-            raise StackError(f"{error}.", "`payments status` shows what runs.") from error

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import KafkaException
 
 from ops.local import kafka
 from ops.local.errors import StackError
@@ -10,7 +14,7 @@ from ops.local.layout import Home, Ports, StackConfig
 from ops.local.probes import client_context
 from topics.catalog import all_topics
 from topics.codec import Codec
-from topics.registry import Registry, find_ids
+from topics.registry import Registry, RegistryUnavailable, find_ids
 from topics.schemas import subjects
 
 
@@ -65,3 +69,14 @@ class Access:
             return None
         finally:
             connection.close()
+
+
+@contextmanager
+def servers_answer() -> Iterator[None]:
+    """Turns what a server that is away or refuses raises into a StackError."""
+    try:
+        yield
+    except KafkaException as error:
+        raise StackError(f"Kafka: {error.args[0].str()}.", "`payments status` shows whether it runs.") from error
+    except (RegistryUnavailable, TimeoutError) as error:
+        raise StackError(f"{error}.", "`payments status` shows what runs.") from error
