@@ -12,7 +12,7 @@ from ops.runtime.encryption import DataKeys
 from ops.runtime.secrets import read_secret_keys
 from ops.runtime.service import Component, Service
 from ops.runtime.settings import Settings
-from ops.runtime.tls import client_context, kafka_security
+from ops.runtime.tls import kafka_security
 from streams.agents.authorizations import authorizations
 from streams.agents.feed import feed
 from streams.agents.payments import Payments, PaymentsOutputs
@@ -25,7 +25,8 @@ from streams.app import new_app, read, write
 from streams.domain.retry import RetryPolicy
 from streams.exactly_once.app import App
 from streams.exactly_once.errors import LaneLost
-from streams.provider.simulator import SimulatorProvider
+from streams.provider.breaker import BreakingProvider
+from streams.provider.configured import open_provider
 from streams.settlement_runs import CLOSINGS, SettlementRuns
 from streams.webhooks.bodies import Bodies
 from streams.webhooks.client import WebhookClient
@@ -165,12 +166,7 @@ async def build_provider_gateway(service: Service) -> Sequence[Component]:
     worker = await Worker.open(service)
     codec, settings = worker.codec, service.settings
     store = await worker.open_store()
-    provider = SimulatorProvider(
-        settings.provider_url,
-        timeout_s=settings.provider_timeout_s,
-        tls=client_context(settings),
-        registry=service.registry,
-    )
+    provider = BreakingProvider(open_provider(settings, service.registry), registry=service.registry)
     outcomes = write("provider.outcomes", codec)
     worker.app.effector("authorizations", inputs=[read("provider.requests", codec)], outputs=[outcomes])(
         authorizations(provider, outcomes, worker.clock)

@@ -40,7 +40,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path  # RocksDB of this instance; may be deleted, is rebuilt from the changelogs
     secrets_dir: Path  # master.key, pepper.key, fingerprint.keys, client-secret.keys; directory mode 0700
 
-    provider_url: str
+    provider_kind: Literal["simulator", "stripe"] = "simulator"  # which acquirer provider-gateway talks to
+    provider_url: str  # the root of its API; Stripe's is https://api.stripe.com
+    provider_secret_file: Path = Path()  # provider_kind stripe: the account's secret key and nothing else, mode 0600
     provider_timeout_s: float = 5.0
     batch_processor_url: str  # admin port of batch-processor, where runs are started
 

@@ -36,6 +36,8 @@ from streams.provider.port import (
 PROVIDER_GATEWAY = Actor(identity="provider-gateway", role="service")
 """Actor of what the provider's answers cause."""
 
+ASK_FIRST_AFTER_US = 3_600_000_000  # one hour: normally a request is a few milliseconds old
+
 _REQUESTS: dict[str, type[ProviderRequest]] = {
     "AuthorizeRequest": AuthorizeRequest,
     "VoidRequest": VoidRequest,
@@ -65,21 +67,22 @@ def authorizations(provider: Provider, outcomes: Output, clock: Clock) -> Effect
         if request is None:
             return
         with log_context(request_id=request.request_id, payment_id=request.payment_id):
-            answer, sends = await _attempt(provider, request)
+            answer, sends = await _attempt(provider, request, clock.now_us())
             outcome = _outcome(request, answer, sends, clock.now_us())
             effects.send(outcomes, message_of(outcome), key=request.payment_id.encode())
 
     return handle
 
 
-async def _attempt(provider: Provider, request: ProviderRequest) -> tuple[Answer, int]:
+async def _attempt(provider: Provider, request: ProviderRequest, now_us: int) -> tuple[Answer, int]:
     """The answer to one attempt, and how often the operation has been sent by now; a status query is no send.
 
-    While an earlier outcome is in doubt the provider is asked first; only "not found" allows another send.
+    While an earlier outcome is in doubt the provider is asked first; only "not found" allows another send. So it is
+    for an old request: a gateway that died may have sent it, and providers forget idempotency keys after a day.
     """
     operation = _operation(request)
     sends = request.attempt - 1 if request.sends is None else request.sends
-    if request.query_first:
+    if request.query_first or now_us - request.occurred_at > ASK_FIRST_AFTER_US:
         known: QueryAnswer = await provider.query(operation)
         if isinstance(known, Unknown):
             return known, sends

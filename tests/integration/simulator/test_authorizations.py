@@ -65,7 +65,7 @@ def request(
 ) -> Any:
     fields: dict[str, Any] = {
         "id": f"txn_1:{attempt}:0",
-        "occurred_at": 1,
+        "occurred_at": SystemClock().now_us(),
         "actor": Actor(identity="payment-worker", role="service"),
         "request_id": "req_1",
         "traceparent": "00-11111111111111111111111111111111-2222222222222222-01",
