@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ from ops.runtime.metrics import new_registry
 from ops.runtime.settings import Settings
 
 DRAIN_S = 10.0  # from SIGTERM to exit; the supervisor kills after it
+LEAVE_S = 2.0  # from the end of the drain to the end of the process
 
 
 class Component(Protocol):
@@ -86,7 +89,20 @@ def run(settings: Settings, build: Build) -> int:
     configure_logs(settings)
     sys.setswitchinterval(0.001)  # delivery reports take the GIL inside a commit: see the engine's notes on latency
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, build))
+        status = runner.run(_serve(settings, build))
+        _leave_within(LEAVE_S, status)
+    return status
+
+
+def _leave_within(seconds: float, status: int) -> None:
+    """End the process even if a library's task ignores its cancellation or its thread never returns.
+
+    Python waits for all of them. After a broker was away some do never end; the supervisor would go on believing in a
+    process that does nothing. Whatever is ours has been stopped by now.
+    """
+    timer = threading.Timer(seconds, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 async def _serve(settings: Settings, build: Build) -> int:

@@ -28,11 +28,22 @@ class Crashing(Part):
     async def crash(self):
         raise RuntimeError("secret text")
 
+class Clinging(Crashing):
+    async def start(self):
+        self.clinging = asyncio.create_task(self.cling())
+        await super().start()
+    async def cling(self):
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                print("ignored", flush=True)
+
 class Failing(Part):
     async def start(self): raise ConnectionRefusedError("port in use")
 
 async def build(service):
-    last = {"well": Part, "crash": Crashing, "fail": Failing}[sys.argv[1]]
+    last = {"well": Part, "crash": Crashing, "fail": Failing, "cling": Clinging}[sys.argv[1]]
     return [Part("first", service), last("last", service)]
 
 sys.exit(run(api_settings(), build))
@@ -78,7 +89,12 @@ def test_sigterm_stops_components_in_reverse_and_ends_with_zero(processes: list[
 
 
 @pytest.mark.parametrize(
-    ("how", "error"), [("crash", "builtins.RuntimeError"), ("fail", "builtins.ConnectionRefusedError")]
+    ("how", "error"),
+    [
+        ("crash", "builtins.RuntimeError"),
+        ("fail", "builtins.ConnectionRefusedError"),
+        ("cling", "builtins.RuntimeError"),  # a library's task that ignores its cancellation holds nothing up
+    ],
 )
 def test_a_crash_ends_the_process_with_one_and_one_clear_line(
     how: str, error: str, processes: list[subprocess.Popen[str]]
