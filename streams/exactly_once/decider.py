@@ -20,7 +20,7 @@ class DeciderLane(Lane):
         """Decide one batch. If it raises, decide it again one record at a time."""
         if self.state is not LaneState.RUNNING or len(self.layers.promoted.sends) > PROMOTED_SENDS_MAX:
             return False
-        batch: list[tuple[Record | Poison, Message | None]] = [(timer, None) for timer in self._due_timers()]
+        batch: list[tuple[Record | Poison, Message | None]] = [(timer, None) for timer in self.timers.due()]
         if self._may_decode():
             self._take(batch)
         if not batch:

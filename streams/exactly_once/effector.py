@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Message
 
-from streams.exactly_once import timers
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.lane import Lane, LaneState, Partition
 from streams.exactly_once.layers import Stage
@@ -66,12 +65,12 @@ class EffectorLane(Lane):
         if self.state is not LaneState.RUNNING:
             return False
         worked = False
-        for timer in self._due_timers():
-            self._busy_timers.add((timer.key, timer.value.name))
+        for timer in self.timers.due():
+            self.timers.busy.add((timer.key, timer.value.name))
             self._admit(Running(timer, None, self.incarnation))
             worked = True
         if worked:
-            self._refresh_next_due()
+            self.timers.refresh()
         while self.inbox and len(self._running) < self.spec.concurrency and self._may_decode():
             decoded = self._decode(self.inbox[0])
             if decoded is None:
@@ -91,10 +90,10 @@ class EffectorLane(Lane):
             self._stage_failed(stage, running.record, running.message, running.error)
         assert stage is not None
         if running.record.topic == TIMERS:
-            self._busy_timers.discard((running.record.key, running.record.value.name))
+            self.timers.busy.discard((running.record.key, running.record.value.name))
         self._promote(stage.layer)
         if running.record.topic == TIMERS:
-            self._refresh_next_due()
+            self.timers.refresh()
         if running.message is not None:
             self._close_offset((running.message.topic(), self.partition), running.message.offset())
         self.metrics.records.inc()
@@ -104,7 +103,7 @@ class EffectorLane(Lane):
         """As Lane.rewind; handlers that run are cancelled, and what they still report is ignored."""
         self._cancel_running()
         self._open, self._waiting, self._running = {}, {}, set()
-        self._busy_timers.clear()
+        self.timers.busy.clear()
         super().rewind()
         self._read = dict(self.positions)
 
@@ -152,7 +151,7 @@ class EffectorLane(Lane):
 
     def _launch(self, running: Running) -> None:
         self._running.add(running)
-        if running.record.topic == TIMERS and not self._is_set(running.record):
+        if running.record.topic == TIMERS and not self.timers.is_set(running.record):
             # Moved or cancelled by an earlier record of its key while it waited behind it.
             running.stage = self._new_stage()
             self._finished(self, running)
@@ -177,12 +176,6 @@ class EffectorLane(Lane):
                 running.error = error
             break
         self._finished(self, running)
-
-    def _is_set(self, timer: Record) -> bool:
-        assert self.spec.timer_table is not None
-        fired = timer.value
-        row = timers.due_key(fired.due_ms, fired.key, fired.name)
-        return self.layers.get(self.spec.timer_table, row) is not None
 
     def _stage_for(self, running: Running) -> Stage:
         stage = self._new_stage()

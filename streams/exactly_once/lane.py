@@ -10,7 +10,7 @@ import enum
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import structlog
 from confluent_kafka import Message
@@ -19,18 +19,18 @@ from streams.exactly_once import timers
 from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.failpoints import failpoint
+from streams.exactly_once.lane_timers import LaneTimers
 from streams.exactly_once.layers import Base, Layer, Layers, Row, Stage
 from streams.exactly_once.metrics import LaneMetrics
 from streams.exactly_once.records import TIMERS, Record
 from streams.exactly_once.store import LaneStore
 from streams.exactly_once.table_spec import TableSpec
-from streams.exactly_once.transaction import LaneProducer, Membership, Work
+from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
 
 log = structlog.get_logger(__name__)
 
 Partition = tuple[str, int]  # (topic, partition)
 
-TIMERS_AT_ONCE = 100  # due timers taken up in one go, so that a flood of them cannot starve the inputs
 GROUP_SENDS_MAX = 1_000  # a commit interval does not hold back more than this
 DECODE_RETRY_MS = 500  # pause when a record cannot be decoded *now* (schema registry away), which is no poison
 
@@ -83,10 +83,8 @@ class Lane:
             spec.dead_letters(source.topic).topic for source in spec.inputs
         }
         self._decoders = {source.topic: source.decode for source in spec.inputs}
-        self._busy_timers: set[tuple[bytes, str]] = set()
-        self._next_due_ms: int | None = None
         self._decode_again_ms = 0
-        self._refresh_next_due()
+        self.timers = LaneTimers(self.name, self.layers, spec.timer_table, partition, clock_ms)
 
     # What the pump calls
 
@@ -114,14 +112,14 @@ class Lane:
         raise NotImplementedError
 
     def idle_until_ms(self) -> int | None:
-        """When the next timer is due (epoch ms), or None."""
-        return self._next_due_ms
+        """When the next timer will fire (epoch ms), or None."""
+        return self.timers.next_due_ms if self.state is LaneState.RUNNING else None
 
     def begin_commit(self) -> Work | None:
         """Step 1: snapshot what is complete; None when there is nothing to commit or a commit is in flight."""
         if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
             return None
-        if self.positions == self.committed and not self.layers.promoted:
+        if self.positions == self.committed and not self.layers.promoted and not self.timers.wants_comparison:
             return None
         if not self._is_time_to_commit():
             return None
@@ -140,15 +138,17 @@ class Lane:
         self._commit_began_s = now_s
         return True
 
-    def end_commit(self, changelog_offsets: dict[str, int]) -> None:
+    def end_commit(self, receipt: Receipt) -> None:
         """Steps 7 and 8, after the transaction has committed."""
         assert self._committing is not None
         failpoint("before_apply")
         if self.store is not None:
-            self.store.apply(self.layers.committing.rows, changelog_offsets)
+            self.store.apply(self.layers.committing.rows, receipt.changelog_offsets)
         failpoint("after_apply")
         self.layers.end_commit()
         self.committed, self._committing = self._committing, None
+        self.timers.compare(receipt.broker_ms)
+        self.metrics.timers_halted.set(self.timers.halted)
 
     def rewind(self) -> None:
         """Drop everything that is not committed; the pump seeks to `committed` and records come again."""
@@ -157,7 +157,7 @@ class Lane:
         self.inbox.clear()
         self.layers.discard()
         self.positions = dict(self.committed)
-        self._refresh_next_due()
+        self.timers.refresh()
 
     def close(self) -> None:
         """Let go of the store and the producer. What is not committed is for the next owner."""
@@ -245,36 +245,7 @@ class Lane:
         """An event succeeded: its effects join what the next commit carries."""
         self.layers.promoted.absorb(layer)
         if self.spec.timer_table is not None and layer.rows.get(self.spec.timer_table):
-            self._refresh_next_due()
-
-    def _due_timers(self) -> list[Record]:
-        """Up to TIMERS_AT_ONCE timers that are due, in order, as records; busy ones are already being handled."""
-        now_ms = self._clock_ms()
-        if self._next_due_ms is None or now_ms < self._next_due_ms or self.spec.timer_table is None:
-            return []
-        due: list[Record] = []
-        for row_key, payload in self._scan_timers(now_ms):
-            timer = timers.parse_due_row(row_key, payload)
-            if (timer.key, timer.name) in self._busy_timers:
-                continue
-            due.append(Record(TIMERS, self.partition, -1, timer.key, timer, now_ms))
-            if len(due) == TIMERS_AT_ONCE:
-                break
-        return due
-
-    def _scan_timers(self, until_ms: int) -> Iterator[tuple[bytes, bytes]]:
-        assert self.spec.timer_table is not None
-        return self.layers.scan(self.spec.timer_table, *timers.due_until(until_ms))
-
-    def _refresh_next_due(self) -> None:
-        self._next_due_ms = None
-        if self.spec.timer_table is None:
-            return
-        for row_key, payload in self.layers.scan(self.spec.timer_table, timers.DUE, timers.IDENTITY):
-            timer = timers.parse_due_row(row_key, payload)
-            if (timer.key, timer.name) not in self._busy_timers:
-                self._next_due_ms = timer.due_ms
-                return
+            self.timers.refresh()
 
     def _stage_offsets(self, table: TableSpec, offsets: dict[Partition, int]) -> None:
         """The source offsets travel in the changelog too, so that state and group can be compared at start-up."""

@@ -27,6 +27,9 @@ class EngineMetrics:
         self.timers_overdue_seconds = Gauge(
             "lane_timers_overdue_seconds", "How long the next timer has been due", _LABELS, registry=target
         )
+        self.timers_halted = Gauge(
+            "lane_timers_halted", "1 while host and broker clocks differ too much", _LABELS, registry=target
+        )
         self.restored = Counter("lane_restored_records_total", "Changelog records restored", _LABELS, registry=target)
 
     def lane(self, agent: str, partition: int) -> LaneMetrics:
@@ -45,4 +48,5 @@ class LaneMetrics:
         self.dead_letters = metrics.dead_letters.labels(*labels)
         self.lag = metrics.lag.labels(*labels)
         self.timers_overdue_seconds = metrics.timers_overdue_seconds.labels(*labels)
+        self.timers_halted = metrics.timers_halted.labels(*labels)
         self.restored = metrics.restored.labels(*labels)

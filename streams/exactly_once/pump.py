@@ -19,7 +19,7 @@ from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
 from streams.exactly_once.lane import Lane, LaneState, Partition
-from streams.exactly_once.transaction import Membership, Work
+from streams.exactly_once.transaction import Membership, Receipt, Work
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Commit:
     incarnation: int
     membership: Membership  # under which it went out
     seconds: float
-    outcome: dict[str, int] | Exception
+    outcome: Receipt | Exception
 
 
 class Pump:
@@ -193,7 +193,7 @@ class Pump:
         """Steps 2 to 6, on a commit thread."""
         began = time.monotonic()
         try:
-            outcome: dict[str, int] | Exception = lane.producer.commit(work)
+            outcome: Receipt | Exception = lane.producer.commit(work)
         except Exception as error:
             outcome = error
         self._commits.append(Commit(lane, incarnation, work.membership, time.monotonic() - began, outcome))
@@ -202,7 +202,7 @@ class Pump:
         lane, outcome = commit.lane, commit.outcome
         if commit.incarnation != lane.incarnation or lane.state is LaneState.CLOSED:
             return
-        if isinstance(outcome, dict):
+        if isinstance(outcome, Receipt):
             lane.end_commit(outcome)
             lane.metrics.commit_seconds.observe(commit.seconds)
             return

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
@@ -65,6 +65,14 @@ class Work:
     changelogs: Mapping[TableSpec, str]
 
 
+@dataclass(slots=True, frozen=True)
+class Receipt:
+    """What a committed transaction tells: the last changelog offset by topic, and the brokers' time if they set it."""
+
+    changelog_offsets: dict[str, int]
+    broker_ms: int | None
+
+
 class LaneProducer:
     """The one producer that may use this lane's transactional id. Used by one thread at a time."""
 
@@ -72,6 +80,7 @@ class LaneProducer:
         self._partition = partition
         self._undelivered: KafkaError | None = None
         self._delivered = 0
+        self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
         self._changelog_topics: frozenset[str] = frozenset()
         self._producer = clients.producer(
@@ -102,8 +111,8 @@ class LaneProducer:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise LaneLost(f"init_transactions: {error.args[0].str()}") from error
 
-    def commit(self, work: Work) -> dict[str, int]:
-        """Steps 2 to 6. Returns the offset of the last changelog record by topic.
+    def commit(self, work: Work) -> Receipt:
+        """Steps 2 to 6.
 
         Raises CommitAborted or LaneSuspended (nothing is visible) and LaneLost (nothing may be tried again).
         """
@@ -113,7 +122,7 @@ class LaneProducer:
             # A fatal error (fenced) that arrives inside a callback surfaces as this from the C binding.
             raise LaneLost(f"fatal error inside a delivery callback: {error.__cause__ or error}") from error
 
-    def _commit(self, work: Work) -> dict[str, int]:
+    def _commit(self, work: Work) -> Receipt:
         failpoint("before_begin")
         try:
             self._producer.begin_transaction()
@@ -137,7 +146,7 @@ class LaneProducer:
                 raise self._abort(error) from error
             raise LaneLost(f"the outcome of EndTxn is unknown: {error.args[0].str()}") from error
         failpoint("after_end")
-        return self._changelog_offsets
+        return Receipt(self._changelog_offsets, self._broker_ms)
 
     def close(self) -> None:
         """Drop the producer without touching an open transaction: the successor's initialise ends that."""
@@ -196,6 +205,8 @@ class LaneProducer:
             offset = message.offset()
             if offset > self._changelog_offsets.get(topic, -1):
                 self._changelog_offsets[topic] = offset
+                kind, timestamp_ms = message.timestamp()
+                self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
     def _abort(self, cause: Exception) -> CommitAborted | LaneSuspended | LaneLost:
         """Abort, and say what that leaves us with."""

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from streams.exactly_once import decider, effector, lane, lane_service, opening, pump, restore
 from streams.exactly_once.errors import CommitAborted, LaneLost
 from streams.exactly_once.layers import Layer, Layers, Stage
-from streams.exactly_once.transaction import LaneProducer, Membership, Work
+from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
 
 Lane, DeciderLane, EffectorLane = lane.Lane, decider.DeciderLane, effector.EffectorLane
 
@@ -81,28 +81,28 @@ def _apply_before_commit(original: Any) -> Any:
 def _end_again(original: Any) -> Any:
     """Retry EndTxn on the same epoch: what tore transactions in Jepsen's report on Kafka's protocol."""
 
-    def commit(self: LaneProducer, work: Work) -> dict[str, int]:
+    def commit(self: LaneProducer, work: Work) -> Receipt:
         try:
             return original(self, work)  # type: ignore[no-any-return]
         except LaneLost as error:
             if "EndTxn" not in str(error):
                 raise
             self._producer.commit_transaction(8.0)
-            return self._changelog_offsets
+            return Receipt(self._changelog_offsets, None)
 
     return commit
 
 
 def _unknown_is(outcome: str) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
-        def commit(self: LaneProducer, work: Work) -> dict[str, int]:
+        def commit(self: LaneProducer, work: Work) -> Receipt:
             try:
                 return original(self, work)  # type: ignore[no-any-return]
             except LaneLost as error:
                 if "EndTxn" not in str(error):
                     raise
                 if outcome == "committed":
-                    return self._changelog_offsets
+                    return Receipt(self._changelog_offsets, None)
                 raise CommitAborted("taken for aborted") from error
 
         return commit
@@ -261,12 +261,11 @@ def _timer_stays(original: Any) -> Any:
 
 
 def _drop_timers(original: Any) -> Any:
-    def refresh(self: Any) -> None:
+    def rewind(self: Any) -> None:
         original(self)
-        if self.incarnation:
-            self._next_due_ms = None
+        self.timers._next_due_ms = None
 
-    return refresh
+    return rewind
 
 
 def _silent_poison(original: Any) -> Any:
@@ -389,7 +388,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("no fencing", "a new owner shares its predecessor's epoch", LaneProducer, "initialise", _without_fencing),
     Mutant("no offsets", "transactions carry no offsets", LaneProducer, "_send_offsets", _without_offsets),
     Mutant("timer stays", "a fired timer is not removed", DeciderLane, "_run", _timer_stays),
-    Mutant("timers lost by a rewind", "an abort forgets due times", Lane, "_refresh_next_due", _drop_timers),
+    Mutant("timers lost by a rewind", "an abort forgets due times", Lane, "rewind", _drop_timers),
     Mutant("silent poison", "undecodable records vanish", Lane, "_stage_poison", _silent_poison),
     Mutant("silent failure", "failed records vanish", Lane, "_stage_failed", _silent_poison),
     Mutant("one stage for all", "a failed record's effects stay", DeciderLane, "_decide_singly", _one_stage_for_all),

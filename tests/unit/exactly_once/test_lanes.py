@@ -18,7 +18,7 @@ from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import TIMERS, Input, Output, Record
 from streams.exactly_once.testing import MemoryBase
 from streams.exactly_once.timers import timer_table
-from streams.exactly_once.transaction import Membership
+from streams.exactly_once.transaction import Membership, Receipt
 
 MEMBERSHIP = Membership("group", 3, "member-1", None)
 OUT = Output("out", str.encode)
@@ -149,7 +149,7 @@ def test_a_timer_is_gone_with_the_effects_of_its_handler_and_comes_back_when_the
     assert lane.idle_until_ms() == 2_000
     for table, rows in lane.begin_commit().layer.rows.items():
         lane.layers.base.rows.setdefault(table.name, {}).update({key: row.encoded for key, row in rows.items()})
-    lane.end_commit({})
+    lane.end_commit(Receipt({}, None))
     now[0] = 2_500
     for _ in range(2):
         assert lane.work()
@@ -244,6 +244,7 @@ async def test_a_timer_moved_by_an_earlier_record_of_its_key_does_not_fire() -> 
 
     loop = Loop()
     lane = loop.attach(lane_of(EffectorLane, spec_of(effect=handle), lambda: now[0]))
+    lane.timers.compare(None)
     lane.feed([Fetched(0, b"arm")])
     lane.work()
     await loop.settle()
@@ -281,9 +282,52 @@ def test_a_commit_interval_groups_commits_but_never_delays_the_first_one_after_a
     lane.feed([Fetched(0, b"a")])
     lane.work()
     assert lane.begin_commit() is not None
-    lane.end_commit({})
+    lane.end_commit(Receipt({}, None))
     lane.feed([Fetched(1, b"b")])
     lane.work()
     assert lane.begin_commit() is None, "the interval has not passed"
     lane.state = LaneState.DRAINING
     assert lane.begin_commit() is not None, "a draining lane does not wait"
+
+
+def test_timers_stand_still_while_host_and_broker_clocks_differ_by_more_than_five_minutes() -> None:
+    now = [10_000_000]
+
+    def arm(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
+        for record in batch:
+            if record.topic == TIMERS:
+                effects.send(OUT, "fired", key=record.key)
+            elif record.value == "a":
+                effects.set_timer(record.key, "t", now[0] + 1_000)
+
+    lane = lane_of(DeciderLane, spec_of(arm), lambda: now[0])
+    lane.feed([Fetched(0, b"a")])
+    lane.work()
+    now[0] += 2_000
+    assert not lane.work(), "no commit has told the brokers' time yet"
+    lane.begin_commit()
+    for table, rows in lane.layers.committing.rows.items():
+        lane.layers.base.rows.setdefault(table.name, {}).update({key: row.encoded for key, row in rows.items()})
+    lane.end_commit(Receipt({}, now[0] - 300_001))
+    assert not lane.work()
+    assert lane.idle_until_ms() is None
+    lane.feed([Fetched(1, b"b")])
+    lane.work()
+    lane.begin_commit()
+    lane.end_commit(Receipt({}, now[0] - 299_999))
+    assert lane.work()
+    assert ("out", b"fired") in sent(lane)
+
+
+def test_a_lane_that_starts_with_a_due_timer_asks_the_brokers_time_before_it_fires() -> None:
+    lane = lane_of(DeciderLane, spec_of(echo))
+    assert lane.begin_commit() is None
+    lane.layers.promoted.absorb(_armed(lane, due_ms=1_000))
+    lane.timers.refresh()
+    assert lane.timers.wants_comparison
+
+
+def _armed(lane: Any, due_ms: int) -> Any:
+    stage = lane._new_stage()
+    stage.set_timer(b"k", "t", due_ms)
+    return stage.layer
