@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from ops.cli.stack import HomeOption, chosen_home, plain_errors
 from ops.local.access import Access, servers_answer
@@ -50,13 +49,13 @@ def ls(
         for letter in letters:
             sys.stdout.write(json.dumps(_summary(letter), ensure_ascii=False) + "\n")
         return
-    table = Table("Letter", "Given up", "Source", "Key", Column("Cause", overflow="fold"), box=None)
     for letter in letters:
-        row = _summary(letter)
         source = f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"
-        cause = f"{letter.error_class}: {letter.error_text}"[:CAUSE_CHARS]
-        table.add_row(row["letter"], row["at"], source, _text(letter.key) or "", cause)
-    console.print(table if letters else "No dead letters.")
+        given_up = to_rfc3339(letter.at_ms * 1000)[: len("2026-11-22T18:07:00")]
+        _print_line(f"{letter.place}  {given_up}Z  from {source}, key {_text(letter.key)}")
+        _print_line(f"    {letter.error_class}: {letter.error_text}"[:CAUSE_CHARS])
+    if not letters:
+        console.print("No dead letters.")
 
 
 @app.command()
@@ -148,6 +147,12 @@ def _content(letter: Letter, codec: Codec) -> dict[str, Any]:
     except Poison as error:
         return {"headers": headers, "record": None, "unreadable": str(error), "value": letter.value}
     return {"headers": headers, "record": message.name, "fields": message.fields}
+
+
+def _print_line(line: str) -> None:
+    """What came with a bad record may not steer the terminal."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    console.print(shown, soft_wrap=True, markup=False)
 
 
 def _text(data: bytes | None) -> str | None:
