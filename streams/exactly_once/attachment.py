@@ -51,6 +51,7 @@ class LaneRebalanceListener(driver.ConsumerRebalanceListener):
                 member_id=coordinator.member_id,
                 instance_id=app.conf.consumer_group_instance_id or None,
             ),
+            frozenset((partition.topic, partition.partition) for partition in app.assignor.assigned_standbys()),
         )
         await super().on_partitions_assigned(partitions)
 

@@ -25,6 +25,7 @@ from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
 from streams.exactly_once.restore import Abandoned
+from streams.exactly_once.standby import Standbys
 from streams.exactly_once.transaction import Membership
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Assignment:
 
     sources: frozenset[Partition]
     membership: Membership
+    standbys: frozenset[Partition] = frozenset()  # changelog partitions to keep warm for others
 
 
 class LaneService:
@@ -74,6 +76,7 @@ class LaneService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opener: LaneOpener | None = None
         self._pump: Pump | None = None
+        self._standbys: Standbys | None = None
 
     @property
     def ready(self) -> bool:
@@ -99,6 +102,8 @@ class LaneService:
         consumer_config = {**self._kafka, "group.id": self._app_id}
         self._pump = Pump(consumer_config, on_lost=self._report, clock_ms=self._clock_ms, clients=self._clients)
         self._pump.start()
+        self._standbys = Standbys(consumer_config, self._state_dir, self._clients)
+        self._standbys.start()
 
     async def stop(self) -> None:
         """Drain every lane (bounded), commit, and stop the pump."""
@@ -110,6 +115,8 @@ class LaneService:
                 await self._remove(list(self._lanes))
             await asyncio.to_thread(self._pump.stop)
             self._pump = None
+            if self._standbys is not None:
+                await asyncio.to_thread(self._standbys.stop)
 
     def on_revoked(self) -> None:
         """A rebalance begins. Lanes go on: those that stay here must not stand still for it."""
@@ -134,6 +141,7 @@ class LaneService:
             for key in kept:
                 await self._happened(self._pump.keep(self._lanes[key], assignment.membership))
             self._pump.rebalancing = False
+            await self._keep_standbys(assignment, frozenset(wanted))
             await self._start_lanes([(wanted[key], key[1]) for key in wanted if key not in kept], assignment, number)
             if number == self._wanted:
                 self._settled = number
@@ -156,6 +164,20 @@ class LaneService:
         if self._membership is None or not continues(self._membership, new):
             return set()
         return {key for key, lane in self._lanes.items() if key in wanted and lane.state is not LaneState.FENCED}
+
+    async def _keep_standbys(self, assignment: Assignment, active: frozenset[tuple[str, int]]) -> None:
+        """Tail the changelogs of others' lanes; let go of those whose lanes open here next."""
+        assert self._standbys is not None
+        wanted = {}
+        for spec in self._specs:
+            tables = {f"{self._app_id}-{table.name}-changelog": table for table in spec.all_tables}
+            for number in {number for topic, number in assignment.standbys if topic in tables}:
+                complete = all((changelog, number) in assignment.standbys for changelog in tables)
+                if complete and (spec.name, number) not in active:
+                    wanted[spec.name, number] = tables
+        kept = self._standbys.keep(wanted)
+        while self._standbys.running and not await asyncio.to_thread(kept.wait, 0.5):
+            pass
 
     async def _remove(self, keys: list[tuple[str, int]]) -> None:
         assert self._pump is not None
