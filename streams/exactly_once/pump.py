@@ -75,6 +75,7 @@ class Pump:
         self._handled: deque[tuple[EffectorLane, Running]] = deque()
         self._drains: dict[Lane, tuple[float, threading.Event]] = {}
         self._stopping = False
+        self._failed = False
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
         self.progressed_at = time.monotonic()
@@ -91,9 +92,15 @@ class Pump:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop fetching and end the thread; lanes must have been removed before."""
+        """Stop fetching and end the thread; lanes must have been removed before.
+
+        After a failure commits may hang on a broker that is away, and nobody waits for what they bring.
+        """
         self._stopping = True
         self._thread.join()
+        if self._failed:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            return
         self._executor.shutdown(wait=True)
         self._consumer.close()
 
@@ -132,8 +139,10 @@ class Pump:
             while not self._stopping:
                 self._turn()
         except LaneLost as error:
+            self._failed = True
             self._on_lost(error)
         except Exception as error:
+            self._failed = True
             log.exception("the pump failed")
             self._on_lost(LaneLost(f"the pump failed: {error!r}"))
 
