@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ops.demo.journal import Entry
@@ -117,7 +118,12 @@ def _changelog(evidence: Evidence, order: Order) -> tuple[int, int, list[str]]:
     if not rows:
         return 1, 0, ["no row"]
     revisions = [row.fields["payment"]["revision"] for row in rows]
-    problems = [] if revisions == sorted(set(revisions)) else [f"revisions do not rise: {revisions}"]
+    problems = []
+    if revisions != sorted(revisions) or set(revisions) != set(range(1, max(revisions) + 1)):
+        problems.append(f"revisions are not 1, 2, ...: {revisions}")
+    for before, after in pairwise(row.fields["payment"] for row in rows):  # doubts and refusals revise no payment
+        if before["revision"] == after["revision"] and before != after:
+            problems.append(f"two payments of revision {after['revision']}")
     last = rows[-1].fields["payment"]
     if last["status"] != order.final_status or last["version"] != len(order.card.path):
         problems.append(f"the last row is {last['status']}, version {last['version']}")
