@@ -37,8 +37,8 @@ contract: $(VENV)/.development
 tidy: $(VENV)/.development
 	@$(BIN)/pytest --quiet tests/tidy
 
-bench: setup  ## measure: make bench ARGS="..."
-	@$(BIN)/payments bench $(ARGS)
+bench: setup  ## measure the running stack: make bench ARGS="create --rate 50", or ARGS=idle
+	@$(BIN)/payments bench $(or $(ARGS),create)
 
 # Bytecode is made while the jars come over the network: several services start at once later, and would each make it.
 setup: $(VENV)/.runtime  ## .venv with the payments command, the servers' jars fetched and verified

@@ -12,6 +12,10 @@ import sys
 
 from tests.tidy.sources import PACKAGES, ROOT, modules
 
+FOREIGN = {
+    "ops.bench.engine.workers.quix": "a contender that runs in an environment of its own",
+}
+
 PROGRAM = """
 import importlib, json, os, signal, sys, threading
 ACTS = {"socket.connect", "socket.bind", "subprocess.Popen", "os.mkdir", "os.remove", "os.rename", "os.fork"}
@@ -45,7 +49,7 @@ print(json.dumps(acts))
 
 def test_importing_every_module_does_no_work() -> None:
     finished = subprocess.run(
-        [sys.executable, "-B", "-c", PROGRAM, json.dumps(modules(*PACKAGES))],
+        [sys.executable, "-B", "-c", PROGRAM, json.dumps(sorted({*modules(*PACKAGES)} - FOREIGN.keys()))],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ from tests.tidy.sources import files, text
 
 LOCKS = [path for path in files() if path.parent == Path("ops/locks")]
 BINARY = {".png", ".jpg", ".svg", ".ico", ".woff2"}
-URL = re.compile(r"\b[a-z]+://([^/\s\"'`)>\]{}]+)")
+URL = re.compile(r"\b[a-z]+://(?![?/])([^/\s\"'`)>\]{}]+)")
 HOSTS = re.compile(  # nobody's (RFC 2606, RFC 6761), our own, tests of the SSRF guard, licence, standards
     r"(.*@)?("
     r"127\.\d+\.\d+\.\d+|\[.*|\d+(\.\d+){0,3}|0x[0-9a-f]+|localhost|kafka|cassandra|payments\.local|api|host"
