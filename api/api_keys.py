@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiohttp import web
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from api.api_key_texts import key_hashes, new_key_text
 from api.audit import Auditor
@@ -20,6 +20,7 @@ from ops.runtime.secrets import SecretKeys
 from streams.domain import ids
 from tables.records.merchants import ApiKey, MerchantRecords
 
+_NEVER = 2**62
 _KEYS = "/merchants/{merchant_id}/api_keys"
 
 
@@ -89,7 +90,7 @@ class ApiKeys:
         expires_at = None if request.expires_at is UNSET else self._expiry(request.expires_at)
         if await self._records.merchant(merchant_id) is None:
             raise not_found()
-        return await self._make(call, merchant_id, request.kind, scopes, expires_at, "api_key.created")
+        return await self._make(call, merchant_id, request.kind, scopes, expires_at)
 
     async def list_page(self, call: Call) -> web.Response:
         page = ListQuery.of(call.query)
@@ -113,17 +114,21 @@ class ApiKeys:
         """A new key of the same kind, scopes and expiry; the old one lives on for the grace that was asked for."""
         request: RollApiKey = call.body
         old = await self._live(call)
-        answer = await self._make(call, old.merchant_id, old.kind, old.scopes, old.expires_at, "api_key.rolled")
+        answer = await self._make(call, old.merchant_id, old.kind, old.scopes, old.expires_at)
         now = self._clock.now_us()
+        ends = min(now + request.grace_seconds * 1_000_000, old.expires_at or _NEVER)
         if request.grace_seconds == 0:
             await self._records.end_key(old, expires_at=old.expires_at, revoked_at=now)
         else:
-            ends = now + request.grace_seconds * 1_000_000
-            await self._records.end_key(old, expires_at=min(ends, old.expires_at or ends), revoked_at=None)
+            await self._records.end_key(old, expires_at=ends, revoked_at=None)
+        before, after = _document(old), structs.replace(_document(old), expires_at=to_rfc3339(ends))
+        await self._auditor.record(
+            call, "api_key.rolled", old.key_id, merchant_id=old.merchant_id, before=before, after=after
+        )
         return answer
 
     async def _make(
-        self, call: Call, merchant_id: str, kind: str, scopes: Sequence[str], expires_at: int | None, act: str
+        self, call: Call, merchant_id: str, kind: str, scopes: Sequence[str], expires_at: int | None
     ) -> web.Response:
         key_id = ids.unkeyed(ids.API_KEY)
         text = new_key_text(kind, self._mode, key_id)
@@ -138,7 +143,7 @@ class ApiKeys:
         )
         created = await self._records.create_key(key)
         assert created, "a fresh id and a fresh key are free"
-        await self._auditor.record(call, act, key_id, merchant_id=merchant_id, after=_document(key))
+        await self._auditor.record(call, "api_key.created", key_id, merchant_id=merchant_id, after=_document(key))
         return call.answer(201, _document(key, text))
 
     async def _live(self, call: Call) -> ApiKey:

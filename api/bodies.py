@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 _AT_PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
 _FIELD_NAME = re.compile(r"`([^`]{0,64})")
-_FIELD_CODES = {"amount": "amount_invalid", "currency": "currency_invalid"}
+_FIELD_CODES = {
+    "amount": "amount_invalid",
+    "currency": "currency_invalid",
+    "settlement_currencies": "currency_invalid",
+}
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -15,6 +15,7 @@ from ops.runtime.tracing import Traceparent
 from streams.domain.envelope import Actor
 
 JSON_TYPE = "application/json"
+_OPERATORS = frozenset({"operator", "settlement-operator", "auditor"})  # persons; other certificates are programs'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Call:
         if self.caller is not None:
             return self.caller.actor
         assert self.operator is not None
-        return Actor(identity=self.operator, role="operator")
+        return Actor(identity=self.operator, role=self.operator if self.operator in _OPERATORS else "service")
 
     def path(self, name: str) -> str:
         """A segment of the path."""

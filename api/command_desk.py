@@ -35,7 +35,14 @@ class CommandDesk:
             raise unavailable("no answer could be heard yet")
         timeout_s = self._settings.reply_timeout_s
         fields = msgspec.to_builtins(command, builtin_types=(bytes,))
-        await self._log.publish(type(command).__name__, command.payment_id, fields, call.seconds_left(timeout_s))
+        backlog = self._board.backlog
+        backlog.admit()
+        backlog.sent(call.request_id)
+        try:
+            await self._log.publish(type(command).__name__, command.payment_id, fields, call.seconds_left(timeout_s))
+        except BaseException:
+            backlog.withdrawn(call.request_id)
+            raise
         return await waiting.next(call.seconds_left(timeout_s))
 
     def envelope(self, call: Call, now: int) -> dict[str, Any]:

@@ -160,6 +160,19 @@ class SettlementItemDocument(Document, frozen=True, kw_only=True):
     status: str
 
 
+class AuditEntryDocument(Document, frozen=True, kw_only=True):
+    """`before` and `after` are documents of the subject; null: it did not exist, or is gone."""
+
+    audit_id: str
+    actor: ActorDocument
+    act: str
+    subject: str
+    request_id: str
+    at: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
 class IdempotencyKeyDocument(Document, frozen=True, kw_only=True):
     idempotency_key: str
     operation: str

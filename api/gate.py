@@ -1,14 +1,15 @@
 """The gate every request passes, in the contract's order of checks; each check that fails ends the request.
 
-Framing, card data in header/query/path, 401, route (404/405), 406, key kind, scope and merchant (403), 413, 415, card
-data in body, JSON, fields, syntax of the idempotency key. What follows (found, client secret, key reused, state) is the
-business of the handler and of the decider.
+Framing, card data in header/query/path, rate of the address, 401, rate of the key, route (404/405), 406, key kind,
+scope and merchant (403), 413, 415, card data in body, JSON, fields, syntax of the idempotency key. What follows
+(found, client secret, key reused, state) is the business of the handler and of the decider.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -19,7 +20,9 @@ from api.auth import Authenticator
 from api.bodies import card_data_forbidden, check_media_type, parse_body, read_body
 from api.calls import Call, Principal
 from api.card_data import holds_card_number, is_forbidden_name
+from api.limits import RateLimits, address_name
 from api.problems import Problem, not_found, unavailable
+from api.refusals import RefusalAudit
 from api.routes import IdempotencyKey, KeyAccess, OpenAccess, OperatorAccess, Route
 from ops.runtime.http_server import check_head_size
 from ops.runtime.logs import exception_fields, log_context, logger
@@ -65,9 +68,19 @@ class HttpMetrics:
 class Gate:
     """The checks before a handler, and the form of every refusal. One gate per application (public, internal)."""
 
-    def __init__(self, routes: list[Route], authenticator: Authenticator | None, metrics: HttpMetrics) -> None:
-        self._authenticator = authenticator  # None: operators, known by their certificates
+    def __init__(
+        self,
+        routes: list[Route],
+        authenticator: Authenticator | None,
+        metrics: HttpMetrics,
+        refusals: RefusalAudit,
+        limits: RateLimits | None = None,
+    ) -> None:
+        """`authenticator` None: operators, known by their certificates. `limits` None: none."""
+        self._authenticator = authenticator
         self._metrics = metrics
+        self._refusals = refusals
+        self._limits = limits
         self._by_key = {(route.method, route.path): route for route in routes}
         self._cors_paths = frozenset(route.path for route in routes if route.cors)
         self._methods: dict[str, set[str]] = {}
@@ -97,6 +110,7 @@ class Gate:
             if path in self._cors_paths:
                 response.headers.update(CORS_HEADERS)
             response.headers["Server"] = "payments"
+            response.headers["X-Content-Type-Options"] = "nosniff"
             self._observe(call, path, response.status, time.monotonic() - began)
         return response
 
@@ -104,6 +118,8 @@ class Gate:
         try:
             return await self._checked(call, path)
         except Problem as problem:
+            if problem.status == 403:
+                self._refusals.note(call, path, problem.code)
             return problem.response(call.request_id)
         except RecordsUnavailable:
             return unavailable("records cannot be read at the moment").response(call.request_id)
@@ -118,6 +134,8 @@ class Gate:
     async def _checked(self, call: Call, path: str | None) -> web.StreamResponse:
         request = call.request
         _check_head(request)
+        if self._limits is not None:
+            self._limits.admit_address(_address(request))
         if request.method == "OPTIONS" and path in self._cors_paths:
             methods = ", ".join(sorted({*self._methods[path], "OPTIONS"}))
             headers = {**PREFLIGHT_HEADERS, "Access-Control-Allow-Methods": methods}
@@ -126,12 +144,18 @@ class Gate:
             return response
         route = self._by_key.get((request.method, path)) if path is not None else None
         await self._identify(call, route)
-        if route is None:
-            raise _no_route(request)
-        _check_accept(request, route)
-        _check_access(call, route)
-        await _read(call, route)
-        return await route.handler(call)
+        with self._limited(call):
+            if route is None:
+                raise _no_route(request)
+            _check_accept(request, route)
+            _check_access(call, route)
+            await _read(call, route)
+            return await route.handler(call)
+
+    def _limited(self, call: Call) -> AbstractContextManager[None]:
+        if self._limits is None or call.caller is None:
+            return nullcontext()
+        return self._limits.key(call.caller.key_id)
 
     async def _identify(self, call: Call, route: Route | None) -> None:
         if route is not None and isinstance(route.access, OpenAccess):
@@ -145,7 +169,12 @@ class Gate:
         survives = route is not None and (route.method, route.path) in _SURVIVE_OUTAGE
         authorization = call.request.headers.getall("Authorization", [])
         header = authorization[0] if len(authorization) == 1 else None
-        call.caller = await self._authenticator.authenticate(header, survives_outage=survives)
+        try:
+            call.caller = await self._authenticator.authenticate(header, survives_outage=survives)
+        except Problem as problem:
+            if problem.code == "unauthenticated" and self._limits is not None:
+                self._limits.key_refused(_address(call.request))
+            raise
 
     def _observe(self, call: Call, path: str | None, status: int, seconds: float) -> None:
         route = path or "unknown"
@@ -174,6 +203,12 @@ def _no_route(request: web.Request) -> Problem:
 
 async def _unreached(_request: web.Request) -> web.StreamResponse:
     raise AssertionError("the gate answers every request")
+
+
+def _address(request: web.Request) -> str:
+    """The peer's, as the socket knows it: what a header says of it anybody may write."""
+    transport = request.transport
+    return address_name(transport.get_extra_info("peername")) if transport is not None else ""
 
 
 def _canonical_path(request: web.Request) -> str | None:

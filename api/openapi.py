@@ -10,35 +10,42 @@ import msgspec
 from aiohttp import web
 
 from api.calls import Call
+from api.docs_page import docs_page, docs_route
 from api.problems import CODES
-from api.routes import IdempotencyKey, KeyAccess, OpenAccess, Route
+from api.routes import Access, IdempotencyKey, KeyAccess, OpenAccess, OperatorAccess, Route
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 _EVERYWHERE = frozenset(
     {"card_data_forbidden", "invalid_request", "not_acceptable", "headers_too_large", "uri_too_long"}
 )
-_WITH_ACCESS = frozenset({"forbidden", "internal_error"})
 _WITH_BODY = frozenset({"invalid_json", "unknown_field", "body_too_large", "unsupported_media_type", "request_timeout"})
 
 
 class OpenApi:
     """Serves the document of one port's routes. It is made once, when the server is put together."""
 
-    def __init__(self, title: str, routes: Sequence[Route]) -> None:
-        self._body = msgspec.json.encode(openapi_document(title, [*routes, *self.routes()]))
+    def __init__(self, title: str, routes: Sequence[Route], access: Access) -> None:
+        self._access = access
+        document = openapi_document(title, [*routes, *self._routes("")])
+        self._body = msgspec.json.encode(document)
+        self._page = docs_page(document)
 
     def routes(self) -> list[Route]:
-        """The route of the document itself."""
+        """The routes of the document itself: for programs, and for people."""
+        return self._routes(self._page)
+
+    def _routes(self, page: str) -> list[Route]:
         return [
             Route(
                 method="GET",
                 path="/openapi.json",
                 handler=self.get,
                 summary="This document",
-                access=OpenAccess(),
+                access=self._access,
                 answers={200: dict[str, Any]},
-            )
+            ),
+            docs_route(self._access, page),
         ]
 
     async def get(self, call: Call) -> web.Response:
@@ -72,7 +79,11 @@ def openapi_document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
 
 def problem_codes(route: Route) -> frozenset[str]:
     """Every code that the route may answer."""
-    codes = _EVERYWHERE | _WITH_ACCESS | route.problems
+    codes = _EVERYWHERE | {"internal_error"} | route.problems
+    if not isinstance(route.access, OpenAccess):
+        codes |= {"forbidden"}
+    if not isinstance(route.access, OperatorAccess):
+        codes |= {"rate_limited"}
     if isinstance(route.access, KeyAccess):
         codes |= {"unauthenticated", "unavailable"}
     if route.body is not None:

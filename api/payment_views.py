@@ -18,6 +18,7 @@ from ops.runtime.clock import to_rfc3339
 from streams.domain.payment import Payment, PaymentStatus
 
 _STATUSES = frozenset(status.value for status in PaymentStatus if status is not PaymentStatus.UNKNOWN)
+VERSION_MAX = 999_999_999
 _PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
 
 
@@ -27,6 +28,13 @@ def payment_id_of(call: Call) -> str:
     if _PAYMENT_ID.fullmatch(payment_id) is None:
         raise not_found()
     return payment_id
+
+
+def _version_of(text: str | None) -> int | None:
+    """The version that digits name; one beyond what a payment can have means the present."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if len(text) <= 9 else VERSION_MAX
 
 
 class PaymentViews:
@@ -115,8 +123,8 @@ class PaymentViews:
 
     async def events(self, call: Call) -> web.Response:
         """The payment's transitions."""
-        call.payment_id = payment_id_of(call)
         page = ListQuery.of(call.query)
+        call.payment_id = payment_id_of(call)
         await self.owned(call, None)
         documents = [
             PaymentEventDocument(
@@ -135,15 +143,15 @@ class PaymentViews:
 
     async def owned(self, call: Call, as_of: str | None) -> Payment:
         """The merchant's payment, now or as it was. Raises Problem: not_found, invalid_request."""
+        version = _version_of(as_of)
+        instant = None if as_of is None or version is not None else instant_of({"as_of": as_of}, "as_of")
         payment_id = payment_id_of(call)
-        if as_of is None:
-            payment = await self._reads.get(payment_id)
-        elif as_of.isascii() and as_of.isdigit() and len(as_of) <= 9:
-            payment = await self._reads.at_version(payment_id, int(as_of))
-        else:
-            instant = instant_of(call.query, "as_of")
-            assert instant is not None
+        if version is not None:
+            payment = await self._reads.at_version(payment_id, version)
+        elif instant is not None:
             payment = await self._reads.at_time(payment_id, instant)
+        else:
+            payment = await self._reads.get(payment_id)
         if payment is None or payment.merchant_id != call.principal.merchant_id:
             raise not_found()
         return payment

@@ -60,7 +60,7 @@ class Payments:
     def routes(self) -> list[Route]:
         """The public routes of payments."""
         write = KeyAccess("payments:write")
-        changing = frozenset({"not_found", "idempotency_key_reused", "invalid_state", "unavailable", "rate_limited"})
+        changing = frozenset({"not_found", "idempotency_key_reused", "invalid_state", "unavailable", "overloaded"})
         return [
             Route(
                 method="POST",
@@ -193,10 +193,12 @@ class Payments:
         if reply.outcome == "repeated":
             headers["Idempotency-Replayed"] = "true"
             payment = await self._watched(call, payment, wait_s)
+        waiting.is_patient = True
         while payment.status in _OPEN:
-            later = await waiting.next(call.seconds_left(wait_s))
+            left = 0.0 if self._board.is_draining else call.seconds_left(wait_s)
+            later = await waiting.next(left)
             if later is None:
-                payment = await self._reads.get(payment.payment_id) or payment
+                payment = await self._latest(payment)
                 break
             if later.payment is not None:
                 payment = later.payment
@@ -208,12 +210,19 @@ class Payments:
         pause_s = 0.1
         nothing = Waiting()
         while True:
-            payment = await self._reads.get(payment.payment_id) or payment
+            payment = await self._latest(payment)
             left = call.seconds_left(wait_s)
-            if payment.status not in _OPEN or left <= 0.0:
+            if payment.status not in _OPEN or left <= 0.0 or self._board.is_draining:
                 return payment
             await nothing.next(min(pause_s, left))
             pause_s = min(2 * pause_s, 1.0)
+
+    async def _latest(self, payment: Payment) -> Payment:
+        """As it is recorded now; during an outage what is known already, for the confirmation was accepted."""
+        try:
+            return await self._reads.get(payment.payment_id) or payment
+        except RecordsUnavailable:
+            return payment
 
     async def _check_client_secret(self, call: Call, secret: str | Any) -> None:
         """A browser proves that it may confirm; a wrong secret for a payment that is not the merchant's is a 404."""

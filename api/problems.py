@@ -8,6 +8,7 @@ from types import MappingProxyType
 from aiohttp import web
 
 from ops.runtime.problem import problem_response
+from ops.runtime.request_ids import new_request_id
 
 CODES: Mapping[str, int] = MappingProxyType(
     {
@@ -87,6 +88,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
         if self.closes_connection:
             answer.force_close()
         return answer
+
+
+def refuse_unparsed(status: int, code: str, detail: str) -> web.Response:
+    """The answer to what never became a request: the server's own refusals, in the contract's form."""
+    if code == "invalid_request":
+        return problem_response(status, code, detail, new_request_id(), param="request")
+    return problem_response(status, code, detail, new_request_id())
 
 
 def not_found() -> Problem:

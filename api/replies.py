@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from api.admission import Backlog
 from ops.runtime.logs import exception_fields, logger
 from ops.runtime.settings import Settings
 from ops.runtime.tls import kafka_security
@@ -48,10 +49,16 @@ class Waiting:
     """One request's replies, in the order in which they were recorded."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[CommandReply] = asyncio.Queue()
+        self._queue: asyncio.Queue[CommandReply | None] = asyncio.Queue()
+        self.is_patient = False  # waits for what comes after the first reply; a server that ends does not
 
     def hear(self, reply: CommandReply) -> None:
         self._queue.put_nowait(reply)
+
+    def drain(self) -> None:
+        """Ends the wait as if its time were up, if it is a patient one."""
+        if self.is_patient:
+            self._queue.put_nowait(None)
 
     async def next(self, timeout_s: float) -> CommandReply | None:
         """The next reply, or None when none comes within `timeout_s` seconds."""
@@ -67,7 +74,15 @@ class ReplyBoard:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiting] = {}
+        self.backlog = Backlog()
         self.is_listening = False  # until then no command may be sent: its reply could be missed
+        self.is_draining = False  # the process ends: nobody waits for more than its first reply
+
+    def drain(self) -> None:
+        """Lets every request that waits for an outcome (`Prefer: wait`) be answered with what is known now."""
+        self.is_draining = True
+        for waiting in self._waiting.values():
+            waiting.drain()
 
     @contextmanager
     def waiting(self, correlation_id: str) -> Iterator[Waiting]:
@@ -81,6 +96,7 @@ class ReplyBoard:
     def deliver(self, replies: list[CommandReply]) -> None:
         """Hands each reply to its request; a request that has gone (answered 202, client left) needs none."""
         for reply in replies:
+            self.backlog.answered(reply.correlation_id)
             waiting = self._waiting.get(reply.correlation_id)
             if waiting is not None:
                 waiting.hear(reply)

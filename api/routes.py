@@ -53,6 +53,9 @@ SETTLEMENT_OPERATORS = OperatorAccess(frozenset({"operator", "settlement-operato
 SETTLEMENT_READERS = OperatorAccess(frozenset({"operator", "settlement-operator", "auditor"}))
 
 
+Access = KeyAccess | OperatorAccess | OpenAccess
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One operation. `answers` maps each success status to its document's type (None: no body)."""
@@ -61,7 +64,7 @@ class Route:
     path: str
     handler: Handler
     summary: str
-    access: KeyAccess | OperatorAccess | OpenAccess
+    access: Access
     answers: Mapping[int, Any]
     problems: frozenset[str] = field(default_factory=frozenset)  # codes beyond those that every route may give
     body: type[Any] | None = None

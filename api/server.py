@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from api.api_keys import ApiKeys
-from api.audit import Auditor
+from api.audit import Auditor, AuditTrail
 from api.auth import Authenticator
 from api.calls import Call
 from api.client_secrets import ClientSecrets
@@ -23,12 +23,15 @@ from api.commands import TOPIC as COMMANDS
 from api.commands import CommandProducer, Encode
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
+from api.limits import Limits, RateLimits
 from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
+from api.problems import refuse_unparsed
+from api.refusals import RefusalAudit
 from api.replies import TOPIC as REPLIES
 from api.replies import CommandReply, ReplyBoard, ReplyReader
-from api.routes import OperatorAccess, Route
+from api.routes import READERS, Access, OpenAccess, OperatorAccess, Route
 from api.sealing import sealing_route
 from api.settlement import Settlement
 from api.settlement_runner import SettlementRunner
@@ -37,8 +40,6 @@ from ops.runtime.admin import AdminHandlers, admin_server
 from ops.runtime.clock import SystemClock
 from ops.runtime.encryption import DataKeys
 from ops.runtime.http_server import HttpServer
-from ops.runtime.problem import problem_response
-from ops.runtime.request_ids import new_request_id
 from ops.runtime.secrets import read_secret_keys
 from ops.runtime.service import Component, Service
 from ops.runtime.service import run as run_service
@@ -73,7 +74,8 @@ async def _build(service: Service) -> Sequence[Component]:
     data_keys = DataKeys(secrets["master.key"], store.data_keys, clock)
     runner = SettlementRunner(settings)
     auditor = Auditor(store.audit, clock)
-    settlement = Settlement(store.settlement, runner)
+    refusals = RefusalAudit(store.audit, clock, service.registry)
+    settlement = Settlement(store.settlement, runner, auditor)
     payments = payment_routes(
         settings,
         clock,
@@ -94,10 +96,14 @@ async def _build(service: Service) -> Sequence[Component]:
         *Merchants(store.merchants, auditor, clock).routes(),
         *ApiKeys(store.merchants, secrets["pepper.key"], settings.mode, auditor, clock).routes(),
         *settlement.operator_routes(),
+        *AuditTrail(store.audit).routes(),
         *_status_routes(service),
     ]
     authenticator = Authenticator(store.merchants, secrets["pepper.key"], settings.mode, clock)
     metrics = HttpMetrics(service.registry)
+    board.backlog.describe(service.registry)
+    public = _with_openapi("Payments", public, OpenAccess())
+    internal = _with_openapi("Payments, operators", internal, READERS)
     service.readiness.add("kafka", producer.check)
     service.readiness.add("replies", replies.check)
     service.readiness.add("cassandra", lambda: _check_records(store))
@@ -106,14 +112,16 @@ async def _build(service: Service) -> Sequence[Component]:
         producer,
         replies,
         runner,
-        _public_server(settings, Gate(_with_openapi("Payments", public), authenticator, metrics)),
-        _internal_server(settings, Gate(_with_openapi("Payments, operators", internal), None, metrics)),
+        refusals,
+        _public_server(settings, Gate(public, authenticator, metrics, refusals, RateLimits(Limits()))),
+        _internal_server(settings, Gate(internal, None, metrics, refusals)),
         admin_server(
             settings,
             service.registry,
             service.readiness,
             (replay_route(service_replayer(settings, codec)), sealing_route(data_keys)),
         ),
+        _Drain(board),
     ]
 
 
@@ -132,6 +140,19 @@ class _Records:
 
     async def stop(self) -> None:
         await self._store.close()
+
+
+class _Drain:
+    """Stops first: requests that wait for an outcome are answered before the servers close their connections."""
+
+    def __init__(self, board: ReplyBoard) -> None:
+        self._board = board
+
+    async def start(self) -> None:
+        """Nothing to do before the end."""
+
+    async def stop(self) -> None:
+        self._board.drain()
 
 
 async def _check_records(store: RecordStore) -> None:
@@ -158,12 +179,12 @@ def _reply_decoder(codec: Codec) -> Callable[[bytes], CommandReply]:
     return decode
 
 
-def _with_openapi(title: str, routes: list[Route]) -> list[Route]:
-    return [*routes, *OpenApi(title, routes).routes()]
+def _with_openapi(title: str, routes: list[Route], access: Access) -> list[Route]:
+    return [*routes, *OpenApi(title, routes, access).routes()]
 
 
 def _public_server(settings: Settings, gate: Gate) -> HttpServer:
-    server = HttpServer(gate.application(), _refuse_unparsed)
+    server = HttpServer(gate.application(), refuse_unparsed)
     server.add_port(settings.listen_host, settings.api_port, server_context(settings, "none"))
     if settings.api_loopback_port:
         assert settings.listen_host in _LOOPBACK or settings.mode == "test"
@@ -172,13 +193,9 @@ def _public_server(settings: Settings, gate: Gate) -> HttpServer:
 
 
 def _internal_server(settings: Settings, gate: Gate) -> HttpServer:
-    server = HttpServer(gate.application(), _refuse_unparsed)
+    server = HttpServer(gate.application(), refuse_unparsed)
     server.add_port(settings.listen_host, settings.internal_port, server_context(settings, "required"))
     return server
-
-
-def _refuse_unparsed(status: int, code: str, detail: str) -> web.Response:
-    return problem_response(status, code, detail, new_request_id())
 
 
 def _status_routes(service: Service) -> list[Route]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.audit import Auditor
 from api.calls import Call
 from api.documents import (
     ChunkDocument,
@@ -34,9 +35,10 @@ _PAGES = {"limit": "1 to 100, default 10", "starting_after": "the last id of the
 class Settlement:
     """The handlers of /settlement_batches and /settlement_runs."""
 
-    def __init__(self, records: SettlementRecords, runner: SettlementRunner) -> None:
+    def __init__(self, records: SettlementRecords, runner: SettlementRunner, auditor: Auditor) -> None:
         self._records = records
         self._runner = runner
+        self._auditor = auditor
 
     def operator_routes(self) -> list[Route]:
         """The internal routes: runs, and every merchant's batches."""
@@ -118,7 +120,11 @@ class Settlement:
         answer = await self._runner.start_run(call, request.settlement_date, force=request.force)
         run = await self._records.run(request.settlement_date)
         status = run.status if run is not None else answer.status
-        return call.answer(202, SettlementRunDocument(settlement_date=request.settlement_date, status=status))
+        document = SettlementRunDocument(settlement_date=request.settlement_date, status=status)
+        await self._auditor.record(
+            call, "settlement_run.requested", request.settlement_date, after={"status": status, "force": request.force}
+        )
+        return call.answer(202, document)
 
     async def get_run(self, call: Call) -> web.Response:
         settlement_date = call.path("settlement_date")

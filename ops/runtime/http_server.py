@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -106,6 +106,22 @@ class HardenedProtocol(web.RequestHandler):
             self._waiter.set_result(None)
         if self.transport is not None:
             self.transport.pause_reading()
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        """aiohttp refuses an unknown `Expect` by itself, as text that repeats it; here it is a problem as any other."""
+
+        async def answered(received: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await request_handler(received)
+            except web.HTTPException:
+                return self._render_error(400, "invalid_request", "an expectation that this server does not meet")
+
+        return await super()._handle_request(request, start_time, answered)
 
     def handle_error(
         self,

@@ -15,6 +15,7 @@ _INSERT_MONTH = cql.insert("audit_months", "log, month")
 _SELECT_MONTHS_ALL = cql.select("month", "audit_months", "WHERE log = ?")
 _SELECT_MONTHS = f"{_SELECT_MONTHS_ALL} AND month <= ?"
 _SELECT = cql.select(_COLUMNS, "audit_log", "WHERE month = ? LIMIT ?")
+_SELECT_ONE = cql.select(_COLUMNS, "audit_log", "WHERE month = ? AND at = ? AND audit_id = ?")
 _SELECT_BEFORE = cql.select(_COLUMNS, "audit_log", "WHERE month = ? AND (at, audit_id) < (?, ?) LIMIT ?")
 
 
@@ -44,6 +45,11 @@ class AuditRecords:
         month = day_of(act.at)[:7]
         values = [getattr(act, name) for name in cql.names(_COLUMNS)]
         await self._session.write([(_INSERT, (month, *values, act.at))], [(_INSERT_MONTH, (_LOG, month, act.at))])
+
+    async def find(self, at: int, audit_id: str) -> AuditedAct | None:
+        """The act of that time and id."""
+        rows = await self._session.execute(_SELECT_ONE, (day_of(at)[:7], at, audit_id))
+        return AuditedAct(**rows[0]._asdict()) if rows else None
 
     async def newest(self, *, limit: int, before: AuditedAct | None = None) -> list[AuditedAct]:
         """Up to `limit` acts, newest first, those older than `before`."""

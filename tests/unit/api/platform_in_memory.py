@@ -18,20 +18,24 @@ import aiohttp
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from api.admission import Backlog
 from api.api_key_texts import key_hashes, new_key_text
-from api.audit import Auditor
+from api.audit import Auditor, AuditTrail
 from api.auth import Authenticator
+from api.calls import Call
 from api.client_secrets import ClientSecrets
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
+from api.limits import Limits, RateLimits
 from api.openapi import OpenApi
 from api.payments import payment_routes
-from api.problems import unavailable
+from api.problems import refuse_unparsed, unavailable
+from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
+from api.routes import READERS, OpenAccess, Route
 from api.webhook_endpoints import WebhookEndpoints
 from ops.runtime.encryption import DataKeys
 from ops.runtime.http_server import HttpServer
-from ops.runtime.problem import problem_response
 from ops.runtime.secrets import SecretKey, SecretKeys
 from ops.runtime.settings import Settings
 from streams.domain import commands, ids
@@ -160,7 +164,15 @@ class Records:
         return self.merchants.get(merchant_id)
 
     async def add(self, act: AuditedAct) -> None:
+        self._read()
         self.acts.append(act)
+
+    async def find(self, at: int, audit_id: str) -> AuditedAct | None:
+        return next((act for act in self.acts if (act.at, act.audit_id) == (at, audit_id)), None)
+
+    async def newest(self, *, limit: int, before: AuditedAct | None = None) -> Sequence[AuditedAct]:
+        acts = sorted(self.acts, key=lambda act: (act.at, act.audit_id), reverse=True)
+        return [act for act in acts if before is None or (act.at, act.audit_id) < (before.at, before.audit_id)][:limit]
 
 
 class DataKeyRows:
@@ -218,6 +230,13 @@ class Log:
             self.decide(msgspec.convert(fields, getattr(commands, record)))
         self.arrived.set()
 
+    async def received(self, commands: int) -> None:
+        """Returns once so many were published."""
+        async with asyncio.timeout(5):
+            while len(self.published) < commands:
+                self.arrived.clear()
+                await self.arrived.wait()
+
     def decide(self, command: Any) -> None:
         """Steps 2 to 4 for one command or outcome."""
         before = self._records.rows.get(command.payment_id)
@@ -266,6 +285,13 @@ class Log:
             self._board.deliver([reply])
 
 
+class OperatorGate(Gate):
+    """The internal port's gate; here a header says what a client certificate says there."""
+
+    async def _identify(self, call: Call, route: Route | None) -> None:
+        call.operator = call.request.headers["Operator"]
+
+
 @dataclass
 class Answer:
     """One HTTP answer."""
@@ -286,11 +312,13 @@ class Answer:
 class Platform:
     """The API under test and everything around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        self.limits = limits
         self.settings = api_settings()
         self.clock = SteppingClock()
         self.records = Records()
         self.board = ReplyBoard()
+        self.board.backlog = Backlog(lambda: time.monotonic() + self.seconds)
         self.board.is_listening = True
         self.log = Log(self.records, self.board, self.clock)
         self.pepper = one_key("pepper")
@@ -348,23 +376,40 @@ class Platform:
             self.clock,
         )
         self.routes = [*payments, *IdempotencyKeys(self.records).routes(), *endpoints.routes()]
-        self.routes += OpenApi("Payments", self.routes).routes()
+        self.routes += OpenApi("Payments", self.routes, OpenAccess()).routes()
         self.authenticator = Authenticator(
             self.records, self.pepper, "test", self.clock, lambda: time.monotonic() + self.seconds
         )
-        gate = Gate(self.routes, self.authenticator, HttpMetrics(CollectorRegistry()))
-        self._server = HttpServer(
-            gate.application(), lambda status, code, detail: problem_response(status, code, detail, "req_unparsed")
-        )
+        registry = CollectorRegistry()
+        metrics = HttpMetrics(registry)
+        self.refusals = RefusalAudit(self.records, self.clock, registry)
+        await self.refusals.start()
+        limits = RateLimits(self.limits, lambda: time.monotonic() + self.seconds)
+        gate = Gate(self.routes, self.authenticator, metrics, self.refusals, limits)
+        self._server = HttpServer(gate.application(), refuse_unparsed)
         self._server.add_port("127.0.0.1", 0, None)
         await self._server.start()
         self.port = self._server.ports[0]
+        trail = AuditTrail(self.records).routes()
+        self.operator_routes = [*trail, *OpenApi("Operators", trail, READERS).routes()]
+        internal = OperatorGate(self.operator_routes, None, metrics, self.refusals)
+        self._internal = HttpServer(internal.application(), refuse_unparsed)
+        self._internal.add_port("127.0.0.1", 0, None)
+        await self._internal.start()
+        self.internal_port = self._internal.ports[0]
         self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", auto_decompress=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """As the process ends: whoever waits for an outcome first, then the servers."""
+        self.board.drain()
+        await self._internal.stop()
         await self._server.stop()
+        await self.refusals.stop()
 
     async def call(
         self,
@@ -387,6 +432,12 @@ class Platform:
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
         async with self._session.request(method, path, data=data, headers=sent, allow_redirects=False) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def operate(self, identity: str, method: str, path: str) -> Answer:
+        """One request on the internal port."""
+        url = f"http://127.0.0.1:{self.internal_port}{path}"
+        async with aiohttp.request(method, url, headers={"Operator": identity}) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def create(self, idempotency_key: str | None = None, **changes: Any) -> Answer:
