@@ -178,7 +178,7 @@ async def build_provider_gateway(service: Service) -> Sequence[Component]:
     provider = BreakingProvider(open_provider(settings, service.registry), registry=service.registry)
     outcomes = write("provider.outcomes", codec)
     worker.app.effector("authorizations", inputs=[read("provider.requests", codec)], outputs=[outcomes])(
-        authorizations(provider, outcomes, worker.clock)
+        authorizations(provider, outcomes, worker.clock, registry=service.registry)
     )
     submissions = SettlementSubmissions(
         provider, store.settlement, outcomes, worker.clock, policy=RetryPolicy(), registry=service.registry

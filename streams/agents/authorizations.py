@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, assert_never
 
+from prometheus_client import CollectorRegistry, Counter
+
 from ops.runtime.clock import Clock
 from ops.runtime.logs import log_context, logger
 from streams.agents.messages import message_of, value_of
@@ -38,6 +40,9 @@ PROVIDER_GATEWAY = Actor(identity="provider-gateway", role="service")
 
 ASK_FIRST_AFTER_US = 3_600_000_000  # one hour: normally a request is a few milliseconds old
 
+ALERT_AFTER = 5
+"""Rounds: by then an authorisation is given up or being voided; whatever is still asked about wants eyes."""
+
 _REQUESTS: dict[str, type[ProviderRequest]] = {
     "AuthorizeRequest": AuthorizeRequest,
     "VoidRequest": VoidRequest,
@@ -59,8 +64,16 @@ _OPERATIONS: dict[type[ProviderRequest], str] = {
 Told = TypeVar("Told", bound=ProviderOutcome | AttemptFailed)
 
 
-def authorizations(provider: Provider, outcomes: Output, clock: Clock) -> EffectorHandler:
+def authorizations(
+    provider: Provider, outcomes: Output, clock: Clock, *, registry: CollectorRegistry | None = None
+) -> EffectorHandler:
     """The handler of provider.requests; answers go to `outcomes`, keyed by payment."""
+    failures = Counter(
+        "payments_provider_attempts_failed_total",
+        "Attempts without a decision, by operation; undecided (after five in a row) is an alert",
+        ["operation", "stage"],
+        registry=registry,
+    )
 
     async def handle(record: Record, _state: State, effects: Effects) -> None:
         request = value_of(record.value, _REQUESTS)
@@ -69,6 +82,8 @@ def authorizations(provider: Provider, outcomes: Output, clock: Clock) -> Effect
         with log_context(request_id=request.request_id, payment_id=request.payment_id):
             answer, sends = await _attempt(provider, request, clock.now_us())
             outcome = _outcome(request, answer, sends, clock.now_us())
+            if isinstance(outcome, AttemptFailed):
+                _report(outcome, failures)
             effects.send(outcomes, message_of(outcome), key=request.payment_id.encode())
 
     return handle
@@ -148,24 +163,29 @@ def _final(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> 
 
 
 def _failed(request: ProviderRequest, sends: int, now_us: int, **fields: Any) -> AttemptFailed:
-    operation = _OPERATIONS[type(request)]
-    logger().warning(
-        "attempt failed",
-        operation=operation,
-        attempt=request.attempt,
-        sends=sends,
-        outcome_known=fields["outcome_known"],
-        reason=fields["error"].message,
-    )
     return _caused(
         AttemptFailed,
         request,
         now_us,
         transaction_id=request.transaction_id,
-        operation=operation,
+        operation=_OPERATIONS[type(request)],
         attempt=request.attempt,
         sends=sends,
         **fields,
+    )
+
+
+def _report(failed: AttemptFailed, failures: Counter) -> None:
+    undecided = failed.attempt >= ALERT_AFTER
+    failures.labels(failed.operation, "undecided" if undecided else "retrying").inc()
+    log = logger().error if undecided else logger().warning
+    log(
+        "attempt failed",
+        operation=failed.operation,
+        attempt=failed.attempt,
+        sends=failed.sends,
+        outcome_known=failed.outcome_known,
+        reason=failed.error.message,
     )
 
 

@@ -86,5 +86,5 @@ def answered(circuit: Circuit, policy: CircuitPolicy, now_ms: int, *, is_probe: 
     if not failed:
         return replace(circuit, failures=0, open_until_ms=None)
     failures = circuit.failures + 1
-    opens = is_probe or failures >= policy.failures_max
+    opens = failures >= policy.failures_max  # as a failed probe always is
     return replace(circuit, failures=failures, open_until_ms=now_ms + policy.open_ms if opens else None)

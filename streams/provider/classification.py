@@ -66,7 +66,7 @@ def answer_of(status: int, body: bytes, retry_after: str | None) -> Answer:
             return Unknown(error=unavailable(f"the provider answered {status}"))
 
 
-def query_answer_of(status: int, body: bytes) -> QueryAnswer:
+def query_answer_of(status: int, body: bytes, retry_after: str | None = None) -> QueryAnswer:
     """What the answer to a status query lets us know."""
     match status:
         case 200:
@@ -76,7 +76,8 @@ def query_answer_of(status: int, body: bytes) -> QueryAnswer:
         case 404:
             return NotFound()
         case _:
-            return Unknown(error=unavailable(f"the provider answered a query with {status}"))
+            error = unavailable(f"the provider answered a query with {status}")
+            return Unknown(error=error, retry_after_ms=retry_after_ms(retry_after))
 
 
 def _decided(body: bytes) -> Succeeded | Refused | Unknown:

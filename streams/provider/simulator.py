@@ -58,7 +58,7 @@ class SimulatorProvider:
         answered = await self._query(operation.key)
         if not isinstance(answered, HttpAnswer):
             return Unknown(error=answered.error)
-        return query_answer_of(answered.status, answered.body)
+        return query_answer_of(answered.status, answered.body, answered.headers.get("Retry-After"))
 
     async def check(self) -> None:
         """For readiness: raises ConnectionError unless the provider answers at all."""

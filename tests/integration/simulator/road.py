@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import aiohttp
+from prometheus_client import CollectorRegistry
 
 from streams.agents.authorizations import authorizations
 from streams.agents.messages import message_of
@@ -76,6 +77,7 @@ class Road:
     def __init__(self, provider: SimulatorProvider) -> None:
         self.codec = offline_codec()
         self.bench = Bench(now_ms=NOW_US // 1000)
+        self.registry = CollectorRegistry()
         self.provider = Watched(provider, self.bench)
         breaker = BreakingProvider(self.provider, monotonic_s=lambda: self.bench.now_ms / 1000)
         self.table = payments_table(self.codec)
@@ -84,7 +86,7 @@ class Road:
             events=self._output("payments.events"), requests=requests, entries=self._output("settlement.entries")
         )
         self.agent = Payments(self.table, outputs, partitions=6, entry_partitions=3)
-        self.gateway = authorizations(breaker, self._output(OUTCOMES), self)
+        self.gateway = authorizations(breaker, self._output(OUTCOMES), self, registry=self.registry)
         self.requests: list[Message] = []
         self.give(create())
 

@@ -186,6 +186,10 @@ async def test_a_provider_that_is_away_for_an_hour_leaves_nothing_open_once_it_i
     while road.bench.now_ms < back_ms:
         await road.step()
     assert road.status is PaymentStatus.PROCESSING  # an outcome that was asked about and not told is in doubt
+    undecided = {"operation": "VOID", "stage": "undecided"}
+    rounds = road.registry.get_sample_value("payments_provider_attempts_failed_total", undecided)
+    assert rounds is not None  # an alert, for as long as it lasts
+    assert rounds > 100
     assert road.transaction(VOID).status is TransactionStatus.PENDING
     second = Simulator(settings_of("provider-simulator", provider_port=port), SystemClock())
     await second.start()

@@ -63,6 +63,12 @@ def test_only_not_found_allows_another_send(status: int, body: bytes, kind: type
     assert type(query_answer_of(status, body)) is kind
 
 
+def test_a_query_is_not_repeated_before_the_provider_wants_it() -> None:
+    answer = query_answer_of(429, b"", "3")
+    assert isinstance(answer, Unknown)
+    assert answer.retry_after_ms == 3_000
+
+
 def test_a_refusal_keeps_the_issuers_reason() -> None:
     answer = answer_of(402, operation("failed", error=DECLINED), None)
     assert isinstance(answer, Refused)
