@@ -19,6 +19,7 @@ DIGITS_MAX = 19
 _OUR_SYNTAX = re.compile(
     r"(?<![0-9A-Za-z])(?:"
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"  # UUID
+    r"|[0-9a-fA-F]{12}[1-8][0-9a-fA-F]{3}[89abAB][0-9a-fA-F]{15}"  # UUID without dashes: one of 800 would be refused
     r"|pay_[a-z2-7]{26}_secret_[a-z0-9]{1,16}_[a-z2-7]{52}"  # client secret
     r"|(?:pay|txn|evt|sb|we|wd|mer|key|pm|aud)_[a-z2-7]{26}"  # ids
     r"|[spr]k_(?:test|live)_[a-z2-7]{26}_[a-z2-7]{52}"  # API key

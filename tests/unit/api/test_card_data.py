@@ -57,6 +57,7 @@ def test_a_card_number_is_found_however_it_is_written(text: str) -> None:
         "2026-11-22T18:07:00.123456Z",
         "550e8400-e29b-41d4-a716-446655440000",
         "42424242-4242-4242-4242-424242424242",  # a UUID of digits only
+        "abcdefabcdef4abcaab4222222222222",  # one without dashes
         "pay_" + "4" * 26,
         "sk_test_" + "4" * 26 + "_" + "2" * 52,
         "00-42424242424242424242424242424242-4242424242424242-01",
