@@ -83,7 +83,7 @@ class _Load:
         headers = {
             "Authorization": self._authorization,
             "Content-Type": "application/json",
-            "Idempotency-Key": f"bench-{uuid.uuid4().hex}",
+            "Idempotency-Key": str(uuid.uuid4()),
         }
         try:
             async with self._session.post(self._url, data=self._body, headers=headers) as response:

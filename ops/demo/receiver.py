@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import secrets
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ class Receiver:
 
     def new_url(self) -> str:
         """A URL for one registration; until `trust` names its secret it answers 410, which ends an endpoint."""
-        return self._base + secrets.token_hex(8)
+        return f"{self._base}{uuid.uuid4()}"
 
     def owns(self, url: str) -> bool:
         """Whether `new_url` made it."""

@@ -66,7 +66,7 @@ class Shop:
 
     def create(self, key: str | None = None, body: object = None) -> Answer:
         """POST /payments"""
-        key = key or uuid.uuid4().hex
+        key = key or str(uuid.uuid4())
         return self.call(
             "POST", f"{self.urls['api']}/payments", body or ORDER, key=self.secret_key, Idempotency_Key=key
         )
