@@ -10,6 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ops.simulator.server import Simulator
+from streams.provider.breaker import BreakingProvider
+from streams.provider.configured import open_provider
 from streams.provider.port import (
     Authorize,
     NotFound,
@@ -23,6 +26,7 @@ from streams.provider.port import (
     Void,
 )
 from streams.provider.simulator import SimulatorProvider
+from tests.integration.simulator.conftest import SettingsOf
 
 TlsOf = Callable[[str], ssl.SSLContext]
 
@@ -108,5 +112,18 @@ async def test_a_wrong_certificate_is_an_outage_and_not_a_decline(tls_of: TlsOf,
     try:
         assert isinstance(await authorize(provider, "pm_card_visa"), NotProcessed)
         assert isinstance(await provider.query(authorization()), Unknown)
+    finally:
+        await provider.stop()
+
+
+async def test_the_gateway_s_settings_lead_to_the_simulator_behind_a_breaker(
+    settings_of: SettingsOf, simulator: Simulator
+) -> None:
+    chosen = settings_of("provider-gateway", provider_port=simulator.provider_port)
+    provider = BreakingProvider(open_provider(chosen))
+    await provider.start()
+    try:
+        await provider.check()
+        assert isinstance(await provider.send(authorization("pm_card_visa")), Succeeded)
     finally:
         await provider.stop()

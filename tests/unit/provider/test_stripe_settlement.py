@@ -77,6 +77,16 @@ async def test_a_provider_that_limits_us_is_not_pressed_further(stripe: StripeFa
     assert stripe.count("capture") <= 8
 
 
+async def test_another_amount_than_ours_is_never_taken_for_success(
+    stripe: StripeFake, provider: StripeProvider
+) -> None:
+    await authorized(provider, 1)
+    stripe.intents["pi_1"].update(status="succeeded", amount_received=100)  # somebody at Stripe's dashboard
+    settled = await provider.send(chunk(1))
+    assert isinstance(settled, Succeeded)
+    assert settled.items[0].error is not None
+
+
 async def test_an_item_without_a_reference_is_found_by_its_payment(
     stripe: StripeFake, provider: StripeProvider
 ) -> None:
