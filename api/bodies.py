@@ -148,7 +148,8 @@ def _refuse_field(message: str) -> NoReturn:
         if complaint.startswith("Object contains"):
             raise Problem("unknown_field", "a field that is not documented", param=path) from None
     detail = "is missing" if complaint.startswith("Object missing") else _without_values(complaint)
-    raise Problem(_FIELD_CODES.get(path, "invalid_request"), detail, param=path or "body") from None
+    code = _FIELD_CODES.get(path.partition("[")[0], "invalid_request")
+    raise Problem(code, detail, param=path or "body") from None
 
 
 def _without_values(complaint: str) -> str:

@@ -91,9 +91,9 @@ class Gate:
         """An application that answers this gate's routes and refuses everything else."""
         app = web.Application(middlewares=[self._pass], client_max_size=0)
         for method, path in self._by_key:
-            app.router.add_route(method, path, _unreached)
+            app.router.add_route(method, _pattern(path), _unreached)
         for path in self._cors_paths:
-            app.router.add_route("OPTIONS", path, _unreached)
+            app.router.add_route("OPTIONS", _pattern(path), _unreached)
         return app
 
     @web.middleware
@@ -203,6 +203,11 @@ def _no_route(request: web.Request) -> Problem:
 
 async def _unreached(_request: web.Request) -> web.StreamResponse:
     raise AssertionError("the gate answers every request")
+
+
+def _pattern(path: str) -> str:
+    """The path as aiohttp's router takes it: without an expression of its own, a segment may hold no braces."""
+    return path.replace("}", ":[^/]+}")
 
 
 def _address(request: web.Request) -> str:

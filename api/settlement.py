@@ -162,6 +162,8 @@ class Settlement:
         page = ListQuery.of(call.query)
         batch = await self._visible(call)
         after = page.starting_after or ""
+        if after and not await self._records.items_between(batch.batch_id, after, after):
+            raise Problem("invalid_request", "there is no such payment in this batch", param="starting_after")
         found = await self._records.items(batch.batch_id, limit=page.limit + 1, starting_after=after)
         data = [
             SettlementItemDocument(
@@ -246,7 +248,3 @@ def _csv(rows: list[list[Any]]) -> bytes:
             [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell for cell in row]
         )
     return text.getvalue().encode()
-
-
-def _harmless(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell

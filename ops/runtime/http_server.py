@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.http_writer import HttpVersion10
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
@@ -113,13 +114,24 @@ class HardenedProtocol(web.RequestHandler):
         start_time: float | None,
         request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     ) -> tuple[web.StreamResponse, bool]:
-        """aiohttp refuses an unknown `Expect` by itself, as text that repeats it; here it is a problem as any other."""
+        """Prevents what aiohttp does by itself: repeat an unknown `Expect`, take HTTP/0.9, go silent after `Upgrade`.
+
+        Its parser reads nothing behind a request that asks for another protocol (Java's client asks for HTTP/2 with its
+        first one), so that connection is closed with the answer.
+        """
 
         async def answered(received: web.BaseRequest) -> web.StreamResponse:
-            try:
-                return await request_handler(received)
-            except web.HTTPException:
-                return self._render_error(400, "invalid_request", "an expectation that this server does not meet")
+            if received.version < HttpVersion10:
+                response: web.StreamResponse = self._render_error(400, "invalid_request", "this is not HTTP/1.1")
+            else:
+                try:
+                    response = await request_handler(received)
+                except web.HTTPException:
+                    detail = "an expectation that this server does not meet"
+                    response = self._render_error(400, "invalid_request", detail)
+            if received.version < HttpVersion10 or "Upgrade" in received.headers:
+                response.force_close()
+            return response
 
         return await super()._handle_request(request, start_time, answered)
 
