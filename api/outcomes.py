@@ -14,12 +14,12 @@ from aiohttp import web
 from api.calls import Call
 from api.client_secrets import ClientSecrets
 from api.documents import payment_answer
-from api.personal_data import opened_personal_data
 from api.ports import PaymentReads
-from api.problems import CODES, Problem, not_found
+from api.problems import CODES, Problem, not_found, unavailable
 from api.replies import CommandReply
-from ops.runtime.encryption import DataKeys
+from ops.runtime.encryption import DataKeys, EncryptionError
 from streams.domain.payment import Payment
+from streams.webhooks.personal_data import opened_personal_data
 
 REPLAYED: Mapping[str, str] = {"Idempotency-Replayed": "true"}
 
@@ -45,7 +45,10 @@ class PaymentAnswers:
     async def document(self, call: Call, payment: Payment, *, with_secret: bool) -> dict[str, Any]:
         """The payment as this caller may see it. `with_secret`: an answer that shows secret keys the client secret."""
         kind = call.principal.kind
-        personal = await opened_personal_data(self._data_keys, payment)
+        try:
+            personal = await opened_personal_data(self._data_keys, payment)
+        except EncryptionError:
+            raise unavailable("personal data cannot be read now") from None
         secret = None
         if with_secret and kind == "secret":
             secret = self._client_secrets.of(payment.payment_id, payment.client_secret_key_id)

@@ -1,4 +1,4 @@
-"""Personal data of a payment: sealed before the command leaves the process, opened only to answer a merchant."""
+"""Personal data of a payment, sealed before the command leaves the process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import msgspec
 from msgspec import UNSET
 
 from api.models import CreatePayment, SealPersonalData
-from ops.runtime.encryption import DataKeys, Sealed
-from streams.domain.payment import Payment, PersonalData
-from streams.webhooks.documents import NO_PERSONAL_FIELDS, PersonalFields
-
-_decode = msgspec.json.Decoder(PersonalFields).decode
+from ops.runtime.encryption import DataKeys
+from streams.domain.payment import PersonalData
+from streams.webhooks.documents import PersonalFields
 
 
 async def sealed_personal_data(
@@ -24,15 +22,3 @@ async def sealed_personal_data(
     plain = PersonalFields(customer=customer, description=request.description, metadata=request.metadata)
     sealed = await keys.encrypt(payment_id, msgspec.json.encode(plain))
     return PersonalData(key_id=sealed.key_id, nonce=sealed.nonce, ciphertext=sealed.ciphertext)
-
-
-async def opened_personal_data(keys: DataKeys, payment: Payment) -> PersonalFields:
-    """What was sealed, or nothing when the payment has none (an internal producer may send none).
-
-    Raises EncryptionError, or the records' error when the data key cannot be read.
-    """
-    personal = payment.personal_data
-    if personal is None:
-        return NO_PERSONAL_FIELDS
-    sealed = Sealed(key_id=personal.key_id, nonce=personal.nonce, ciphertext=personal.ciphertext)
-    return _decode(await keys.decrypt(payment.payment_id, sealed))

@@ -35,7 +35,11 @@ class EncryptionError(Exception):
 
 
 class UnknownDataKey(EncryptionError):  # noqa: N818
-    """No data key, or no master key, has this id."""
+    """No data key has this id: it was not made by us, for a key is stored before its first message."""
+
+
+class UnknownMasterKey(EncryptionError):  # noqa: N818
+    """The data key is wrapped by a master key that this process was not given: with it, all would be readable."""
 
 
 class CannotDecrypt(EncryptionError):  # noqa: N818
@@ -102,7 +106,11 @@ class DataKeys:
         return Sealed(key_id=key.key_id, nonce=nonce, ciphertext=ciphertext)
 
     async def decrypt(self, belongs_to: str, sealed: Sealed) -> bytes:
-        """The plaintext. Raises UnknownDataKey, CannotDecrypt, or the store's error when the key cannot be fetched."""
+        """The plaintext.
+
+        Raises UnknownDataKey or CannotDecrypt for what can never be read, UnknownMasterKey, or the store's error when
+        the key cannot be fetched.
+        """
         cipher = self._cache.get(sealed.key_id)
         if cipher is None:
             cipher = await self._fetch(sealed.key_id)
@@ -175,7 +183,7 @@ def _unwrap(master: SecretKeys, key_id: str, wrapped: bytes) -> bytes:
     label = wrapped[1:end].decode()
     master_key = master.by_id(label)
     if master_key is None:
-        raise UnknownDataKey(f"data key {key_id} is wrapped by a master key that is not here")
+        raise UnknownMasterKey(f"data key {key_id} is wrapped by a master key that is not here")
     try:
         nonce, ciphertext = wrapped[end : end + NONCE_BYTES], wrapped[end + NONCE_BYTES :]
         return AESGCM(master_key.key).decrypt(nonce, ciphertext, key_id.encode())

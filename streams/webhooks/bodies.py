@@ -7,20 +7,15 @@ from typing import Any
 import msgspec
 
 from ops.runtime.clock import to_rfc3339
-from ops.runtime.encryption import Sealed
 from streams.domain.delivery import FeedEvent
-from streams.domain.payment import Payment
 from streams.webhooks.directory import EndpointDirectory, Opener
 from streams.webhooks.documents import (
-    NO_PERSONAL_FIELDS,
-    PersonalFields,
     batch_document,
     event_document,
     payment_document,
 )
+from streams.webhooks.personal_data import opened_personal_data
 from tables.records.endpoints import Endpoint
-
-_decode_personal = msgspec.json.Decoder(PersonalFields).decode
 
 
 class Bodies:
@@ -36,19 +31,12 @@ class Bodies:
 
     async def _about(self, event: FeedEvent) -> dict[str, Any]:
         if event.payment is not None:
-            return payment_document(event.payment, await self._personal(event.payment))
+            return payment_document(event.payment, await opened_personal_data(self._opener, event.payment))
         if event.batch is not None:
             return batch_document(event.merchant_id, event.batch)
         assert event.endpoint_id is not None, "an event about nothing"
         endpoint = await self._directory.find(event.merchant_id, event.endpoint_id)
         return _endpoint_document(event.endpoint_id, endpoint)
-
-    async def _personal(self, payment: Payment) -> PersonalFields:
-        data = payment.personal_data
-        if data is None:
-            return NO_PERSONAL_FIELDS
-        sealed = Sealed(key_id=data.key_id, nonce=data.nonce, ciphertext=data.ciphertext)
-        return _decode_personal(await self._opener.decrypt(payment.payment_id, sealed))
 
 
 def _endpoint_document(endpoint_id: str, endpoint: Endpoint | None) -> dict[str, Any]:

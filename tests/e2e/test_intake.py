@@ -20,6 +20,7 @@ from ops.local.jars import class_path
 from ops.local.java import java_command
 from ops.local.layout import cache_directory
 from tests.e2e.http_calls import Shop
+from tests.e2e.test_dead_letters import create_payment
 from tests.e2e.topic_access import TopicAccess
 from tests.local_servers import ROOT, Servers
 from topics import catalog
@@ -157,6 +158,18 @@ def test_a_producer_finds_its_own_dead_letters(stack: Servers, kafka: TopicAcces
             break
     assert record is not None
     assert kafka.codec.decode(queue, record.value).fields["error_class"] == "Poison"
+
+
+def test_personal_data_that_was_never_encrypted_spoils_no_answer(shop: Shop, kafka: TopicAccess) -> None:
+    fields = create_payment(shop.merchant_id, idempotent=False)
+    forged = {"key_id": "dk_of_nobody", "nonce": b"n" * 12, "ciphertext": b"c" * 32}
+    value = kafka.codec.encode(TOPIC, "CreatePayment", {**fields, "personal_data": forged})
+    kafka.write(IDENTITY, TOPIC, fields["payment_id"].encode(), value)
+
+    payment = until_readable(shop, fields["payment_id"])
+
+    assert (payment["status"], payment["customer"], payment["metadata"]) == ("PENDING", None, {})
+    assert shop.get("/payments?limit=10").status == 200
 
 
 @pytest.mark.parametrize("topic", [t.name for t in catalog.TOPICS if t.name != TOPIC] + [f"{TOPIC}.dlq"])

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ops.runtime import encryption
-from ops.runtime.encryption import CannotDecrypt, DataKeyExpired, DataKeys, UnknownDataKey
+from ops.runtime.encryption import CannotDecrypt, DataKeyExpired, DataKeys, UnknownMasterKey
 from ops.runtime.secrets import SecretKey, SecretKeys
 
 HOUR_US = 3_600 * 1_000_000
@@ -68,7 +68,7 @@ async def test_data_keys_survive_the_rotation_of_the_master_key_while_the_old_on
 ) -> None:
     sealed = await DataKeys(master("m1"), store, clock).encrypt("pay_1", b"Ann")
     assert await DataKeys(master("m2", "m1"), store, clock).decrypt("pay_1", sealed) == b"Ann"
-    with pytest.raises(UnknownDataKey):
+    with pytest.raises(UnknownMasterKey):
         await DataKeys(master("m2"), store, clock).decrypt("pay_1", sealed)
 
 

@@ -99,7 +99,8 @@ class Dispatcher:
         self.endpoints = Endpoints()
         self.receivers = Receivers()
         master = SecretKeys([SecretKey("m1", bytes(32))])
-        self.keys = DataKeys(master, Keys(), self)
+        self.key_rows = Keys()
+        self.keys = DataKeys(master, self.key_rows, self)
         codec = Codec({s.name: n for n, s in enumerate(subjects(catalog.TOPICS), 1)}, lambda _: None)
         self._decode = codec.decoder(TOPIC)
         directory = EndpointDirectory(self.endpoints, self.keys, self)
@@ -459,9 +460,13 @@ async def test_a_completed_batch_is_told_too(dispatcher: Dispatcher) -> None:
     assert dispatcher.told[0][1]["payment_id"] is None
 
 
-async def test_personal_data_that_cannot_be_opened_is_a_failed_attempt_and_not_the_end(dispatcher: Dispatcher) -> None:
+async def test_personal_data_under_a_master_key_that_is_not_here_is_a_failed_attempt_and_not_the_end(
+    dispatcher: Dispatcher,
+) -> None:
     url = await dispatcher.endpoint("a")
-    data = PersonalData(key_id="dk_unknown", nonce=bytes(12), ciphertext=bytes(32))
+    rotated = DataKeys(SecretKeys([SecretKey("m2", bytes(32))]), dispatcher.key_rows, dispatcher)
+    sealed = await rotated.encrypt("pay_1", b"{}")
+    data = PersonalData(key_id=sealed.key_id, nonce=sealed.nonce, ciphertext=sealed.ciphertext)
     await dispatcher.run(dispatcher.record(payment=payment("pay_1", 1, data)))
     await dispatcher.pass_time()
     assert dispatcher.attempts() == [("evt_pay_1_1", 1, "PENDING")]
