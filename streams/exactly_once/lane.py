@@ -193,7 +193,8 @@ class Lane:
             self._decode_again_ms = self._clock_ms() + DECODE_RETRY_MS
             log.warning("record cannot be decoded now", lane=self.name, error=str(error))
             return None
-        headers = tuple(message.headers() or ())
+        headers = message.headers()
+        headers = tuple(headers) if headers else ()
         return Record(message.topic(), self.partition, message.offset(), key, decoded, timestamp_ms, headers)
 
     def _may_decode(self) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from streams.exactly_once import timers
 from streams.exactly_once.errors import EffectRefused, VersionConflict
 from streams.exactly_once.records import Output
@@ -19,16 +21,14 @@ MAX_RECORD_BYTES = 1_000_000
 """Largest key + value that may be staged: Kafka's limit of 1 MiB per batch less room for headers and framing."""
 
 
-@dataclass(slots=True, frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):  # a third of what a frozen dataclass costs to make
     """A staged row: the object that readers get, and its bytes for the changelog. `encoded is None`: deleted."""
 
     value: Any
     encoded: bytes | None
 
 
-@dataclass(slots=True, frozen=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """A staged record for another topic."""
 
     topic: str

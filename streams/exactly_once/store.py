@@ -10,6 +10,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ class LaneStore:
         rows.status()
 
 
+@lru_cache(maxsize=256)  # an app has a dozen tables, and every read and write asks
 def _prefix(table: TableSpec) -> bytes:
     return table.name.encode() + b"\x00"
 
