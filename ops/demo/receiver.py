@@ -82,14 +82,17 @@ class Receiver:
         if not is_signed(request.headers.get("webhook-signature", ""), webhook_id, request, body, secret):
             self.bad_signatures.append(webhook_id)
             return web.Response(status=400)
-        if webhook_id in self._seen:
-            self.repeats += 1
-        else:
-            self._seen.add(webhook_id)
-            delivery = _delivery(webhook_id, body)
-            self._by_subject.setdefault(delivery.subject, []).append(delivery)
-            self._on_delivery(delivery)
+        self.take(_delivery(webhook_id, body))
         return web.Response(status=204)
+
+    def take(self, delivery: Delivery) -> None:
+        """Keep a first arrival, count a repetition."""
+        if delivery.webhook_id in self._seen:
+            self.repeats += 1
+            return
+        self._seen.add(delivery.webhook_id)
+        self._by_subject.setdefault(delivery.subject, []).append(delivery)
+        self._on_delivery(delivery)
 
 
 def is_signed(header: str, webhook_id: str, request: web.Request, body: bytes, secret: str) -> bool:
