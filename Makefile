@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 # uv installs in parallel and with a tenth of pip's CPU time; pip knows mirrors and proxies of pip.conf that uv does not.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
-.PHONY: help run demo test check bench setup lock clean lint types contract tidy
+.PHONY: help run demo test check fuzz bench setup lock clean lint types contract tidy
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -36,6 +36,10 @@ contract: $(VENV)/.development
 
 tidy: $(VENV)/.development
 	@$(BIN)/pytest --quiet tests/tidy
+
+# Of each operation; with the boundary values of every field and chains of operations that makes over 10,000 requests.
+fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document, in memory: make fuzz EXAMPLES=50
+	@PYTHONPATH=. $(BIN)/python -m tests.unit.api.fuzzing $(or $(EXAMPLES),500)
 
 bench: setup  ## measure the running stack: make bench ARGS="create --rate 50", or ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)

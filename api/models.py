@@ -7,10 +7,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from streams.domain import money
+
 AMOUNT_MAX = 99_999_999_999  # minor units; the contract's limit for every currency
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="In minor units of the currency")]
-Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217, upper case")]
+Currency = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Z]{3}$(?!\n)",
+        description="ISO 4217, upper case",
+        extra_json_schema={"enum": sorted(money.exponents())},
+    ),
+]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="UTC date")]
 Token = Annotated[str, Meta(pattern=r"^pm_[A-Za-z0-9_]{1,200}$(?!\n)", description="The vault's token of a card")]
 PaymentId = Annotated[str, Meta(pattern=r"^pay_[a-z2-7]{26}$(?!\n)")]

@@ -11,9 +11,17 @@ from aiohttp import web
 
 from api.calls import Call
 from api.docs_page import docs_page, docs_route
+from api.lists import LIMIT_DEFAULT, LIMIT_MAX
 from api.problems import CODES
 from api.routes import Access, IdempotencyKey, KeyAccess, OpenAccess, OperatorAccess, Route
 
+_TIME = {"type": "string", "format": "date-time"}
+_QUERY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+    "created_after": _TIME,
+    "created_before": _TIME,
+    "settlement_date": {"type": "string", "format": "date"},
+}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 _EVERYWHERE = frozenset(
@@ -63,6 +71,8 @@ def openapi_document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+    for route in routes:
+        _link_to_what_it_makes(route, routes, paths[route.path][route.method.lower()])
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "1.0.0"},
@@ -75,6 +85,23 @@ def openapi_document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _link_to_what_it_makes(maker: Route, routes: Sequence[Route], operation: dict[str, Any]) -> None:
+    """An answer 201 names the operations on the object that was made."""
+    made = maker.answers.get(201)
+    links = {
+        _operation_id(route): {
+            "operationId": _operation_id(route),
+            "parameters": {name: f"$response.body#/{name}"},
+        }
+        for route in routes
+        if made is not None
+        and route.path.startswith(f"{maker.path}/{{")
+        and (name := _PARAMETER.findall(route.path.removeprefix(maker.path))[0]) in made.__struct_fields__
+    }
+    if links and "{" not in maker.path:
+        operation["responses"]["201"]["links"] = links
 
 
 def problem_codes(route: Route) -> frozenset[str]:
@@ -126,7 +153,13 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     text = {"type": "string"}
     found = [{"name": name, "in": "path", "required": True, "schema": text} for name in _PARAMETER.findall(route.path)]
     found += [
-        {"name": name, "in": "query", "required": False, "description": meaning, "schema": text}
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": meaning,
+            "schema": _QUERY_SCHEMAS.get(name, text),
+        }
         for name, meaning in route.query.items()
     ]
     if route.idempotency_key is not IdempotencyKey.IGNORED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aiohttp
 import pytest
@@ -47,6 +48,49 @@ async def test_a_rolled_key_is_replaced_by_one_of_the_same_kind(operator: Client
         assert (await operator.call("POST", f"{path}/api_keys", bad)).status == 400
 
 
+async def test_what_operators_do_is_in_the_audit_log_newest_first(operator: Client, stack: Servers) -> None:
+    merchant = (await operator.call("POST", "/merchants", {"name": "Audited"})).json
+    path = f"/merchants/{merchant['merchant_id']}"
+    suspended = await operator.call("PATCH", path, {"status": "SUSPENDED"})
+    key = (await operator.call("POST", f"{path}/api_keys", {"kind": "publishable"})).json
+    rolled = (await operator.call("POST", f"{path}/api_keys/{key['key_id']}/roll")).json
+    await operator.call("DELETE", f"{path}/api_keys/{rolled['key_id']}")
+    entries = await _audited(operator, 6)
+    assert [(entry["act"], entry["subject"]) for entry in entries] == [
+        ("api_key.revoked", rolled["key_id"]),
+        ("api_key.rolled", key["key_id"]),
+        ("api_key.created", rolled["key_id"]),
+        ("api_key.created", key["key_id"]),
+        ("merchant.updated", merchant["merchant_id"]),
+        ("merchant.created", merchant["merchant_id"]),
+    ]
+    update = entries[4]
+    assert (update["before"], update["after"]) == (merchant, suspended.json)
+    assert (update["actor"], update["request_id"]) == (
+        {"identity": "operator", "role": "operator"},
+        suspended.headers["Request-Id"],
+    )
+    assert list(update) == ["audit_id", "actor", "act", "subject", "request_id", "at", "before", "after"]
+    assert key["key"] not in str(entries)
+    unknown = await operator.call("GET", f"/audit_log?starting_after={update['audit_id'][:-2]}aa")
+    assert unknown.json["code"] == "invalid_request"
+
+
+async def test_a_refused_key_and_a_refused_identity_are_in_the_audit_log(operator: Client, stack: Servers) -> None:
+    async with Client(stack, stack.urls["api"], key=stack.merchants[1]["publishable_key"]) as browser:
+        refused = (await browser.call("GET", "/settlement_batches")).json
+    async with Client(stack, stack.urls["internal"], identity="auditor") as auditor:
+        forbidden = (await auditor.call("DELETE", "/merchants/x/api_keys/y")).json
+    wanted = {refused["request_id"], forbidden["request_id"]}
+    async with asyncio.timeout(5):
+        while True:
+            found = {entry["request_id"]: entry for entry in await _audited(operator, 20)}
+            if wanted <= set(found):
+                break
+    assert found[refused["request_id"]]["actor"]["role"] == "publishable_key"
+    assert found[forbidden["request_id"]]["subject"] == "DELETE /merchants/{merchant_id}/api_keys/{key_id}"
+
+
 @pytest.mark.parametrize(
     ("identity", "method", "path", "status"),
     [
@@ -54,6 +98,10 @@ async def test_a_rolled_key_is_replaced_by_one_of_the_same_kind(operator: Client
         ("auditor", "POST", "/merchants", 403),
         ("auditor", "POST", "/settlement_batches", 403),
         ("auditor", "GET", "/readyz", 200),
+        ("auditor", "GET", "/audit_log", 200),
+        ("auditor", "GET", "/docs", 200),
+        ("settlement-operator", "GET", "/audit_log", 403),
+        ("payment-worker", "GET", "/openapi.json", 403),
         ("settlement-operator", "GET", "/healthz", 200),
         ("settlement-operator", "GET", "/metrics", 403),
         ("settlement-operator", "GET", "/merchants", 403),
@@ -83,6 +131,19 @@ async def test_readiness_names_each_dependency(operator: Client) -> None:
         200,
         {"ready": True, "dependencies": {"kafka": "ok", "replies": "ok", "cassandra": "ok"}},
     )
+
+
+async def _audited(operator: Client, count: int) -> list[dict[str, Any]]:
+    """The newest entries, read two at a time."""
+    entries: list[dict[str, Any]] = []
+    query = "limit=2"
+    while len(entries) < count:
+        page = (await operator.call("GET", f"/audit_log?{query}")).json
+        entries += page["data"]
+        if not page["has_more"]:
+            break
+        query = f"limit=2&starting_after={entries[-1]['audit_id']}"
+    return entries[:count]
 
 
 async def _within_five_seconds(shop: Client, method: str, status: int) -> None:

@@ -1,0 +1,53 @@
+"""Schemathesis against the API in memory: what its own document allows and forbids, tried by the thousand.
+
+`make fuzz` runs this for 10,000 cases; the test beside it for a few hundred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from api.limits import Limits
+from tests.unit.api.platform_in_memory import Platform
+
+NO_LIMITS = Limits(key_per_s=1e6, key_burst=1e6, address_per_s=1e6, address_burst=1e6)
+CONFIG = Path(__file__).with_suffix(".toml")
+REQUEST_S = 5  # none may take longer: a request that hangs is a finding, not a reason to wait
+
+
+async def fuzz(examples: int, folder: Path, seed: int | None = None) -> tuple[int, str]:
+    """Runs every phase and check; gives the exit status and what was printed. `examples`: per operation and phase."""
+    async with Platform(NO_LIMITS) as platform:
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "--config-file",
+                str(CONFIG),
+                "run",
+                f"http://127.0.0.1:{platform.port}/openapi.json",
+            ),
+            *("--header", f"Authorization: Bearer {platform.secret_key}"),
+            *("--checks", "all", "--mode", "all", "--max-examples", str(examples), "--workers", "1"),
+            *("--request-timeout", str(REQUEST_S), "--no-color", "--generation-database", "none"),
+            *(("--seed", str(seed)) if seed is not None else ()),
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "120"}
+        )
+        output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(errors="replace")
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(open(os.devnull, "w")):
+        status, printed = asyncio.run(fuzz(int(sys.argv[1]), Path()))
+    sys.stderr.write(printed)
+    raise SystemExit(status)
