@@ -43,7 +43,7 @@ class Unit:
 def plan(home: Home, cache: Path, config: StackConfig) -> list[Unit]:
     """All units of the stack, dependencies first."""
     ports = Ports(config.port_base)
-    servers = [*_kafka(home, cache, config, ports), *_cassandra(home, cache, config, ports)]
+    servers = [*kafka_units(home, cache, config, ports), *_cassandra(home, cache, config, ports)]
     servers += _registry(home, cache, config, ports)
     if config.servers_only:
         return servers
@@ -64,7 +64,8 @@ def _step(home: Home, name: str, after: tuple[str, ...]) -> Unit:
     return Unit(name=name, argv=argv, after=after, log=home.log(name))
 
 
-def _kafka(home: Home, cache: Path, config: StackConfig, ports: Ports) -> list[Unit]:
+def kafka_units(home: Home, cache: Path, config: StackConfig, ports: Ports) -> list[Unit]:
+    """The brokers, and what formats the disk of new ones."""
     units = []
     for node in range(config.nodes):
         after: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
-"""Named places where a test may kill, stop or delay a worker. One switch, read once; free when off.
+"""Named places where a test may kill or stop a worker, or make a step fail. One switch; free when off.
 
-`configure("after_end=kill:3")` makes the third pass through `after_end` kill the process with SIGKILL.
+`configure("after_end=kill:3")` makes the third pass through `after_end` kill the process with SIGKILL. `abort` makes
+the step fail as a lost connection would, which between begin_transaction and EndTxn is a provable abort.
 """
 
 from __future__ import annotations
@@ -9,24 +10,36 @@ import os
 import signal
 from collections.abc import Callable
 
+from confluent_kafka import KafkaError, KafkaException
+
 Action = Callable[[], None]
 
 _armed: dict[str, tuple[int, Action]] = {}
 _passed: dict[str, int] = {}
 
+
+def _fail() -> None:
+    raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "failpoint"))
+
+
 _ACTIONS: dict[str, Action] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "abort": _fail,
 }
 
 
 def configure(text: str) -> None:
-    """Arm failpoints: `name=action:count`, separated by commas. Raises ValueError for what it does not know."""
+    """Arm failpoints: `name=action:count`, separated by commas, counting from now.
+
+    Raises ValueError for an action that it does not know.
+    """
     for item in filter(None, text.split(",")):
         name, _, rest = item.partition("=")
         action, _, count = rest.partition(":")
         if action not in _ACTIONS:
             raise ValueError(f"unknown failpoint action {action!r}: use one of {', '.join(_ACTIONS)}")
+        _passed[name] = 0
         _armed[name] = (int(count or 1), _ACTIONS[action])
 
 

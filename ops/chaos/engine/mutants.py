@@ -6,9 +6,10 @@ A mutant replaces functions of the engine inside a `with` block; nothing of it i
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -243,7 +244,8 @@ def _id_per_worker(original: Any) -> Any:
     """Owners of a lane do not share its transactional id: InitProducerId fences nobody."""
 
     def init(self: Any, clients: Any, config: Any, transactional_id: str, partition: int) -> None:
-        original(self, clients, config, f"{transactional_id}-{id(clients)}", partition)
+        owner = f"{os.getpid()}-{id(clients)}"  # a process on a cluster, a worker in the simulation
+        original(self, clients, config, f"{transactional_id}-{owner}", partition)
 
     return init
 
@@ -290,7 +292,7 @@ def _skip_failing_batch(original: Any) -> Any:
 def _late_acks(original: Any) -> Any:
     def complete(self: Any, running: Any) -> None:
         running.incarnation = self.incarnation
-        self._open.setdefault(("mid", self.partition), {})
+        self._open.setdefault((self.spec.inputs[0].topic, self.partition), {})
         self._waiting.setdefault(running.record.key, deque())
         original(self, running)
 
@@ -323,9 +325,11 @@ def _half_the_outbox(original: Any) -> Any:
 
 
 def _dirty_reads(original: Any) -> Any:
-    def init(self: Any, config: Any, **options: Any) -> None:
-        original(self, config, **options)
-        self._consumer._committed_only = False
+    def init(self: Any, config: Any, *, clients: Any, **options: Any) -> None:
+        def consumer(settings: Any) -> Any:
+            return clients.consumer({**settings, "isolation.level": "read_uncommitted"})
+
+        original(self, config, clients=replace(clients, consumer=consumer), **options)
 
     return init
 
@@ -407,3 +411,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ID_PER_WORKER,
     ),
 )
+
+
+def mutant_named(name: str) -> Mutant:
+    """Raises KeyError for a name that no mutant has."""
+    return {mutant.name: mutant for mutant in (*MUTANTS, ID_PER_WORKER, UNFENCED)}[name]

@@ -1,0 +1,150 @@
+"""The Kafka that a run uses: that of a stack that is there, or a broker of its own, which may be killed.
+
+The broker of its own is a stack's Kafka without the rest, in a temporary home, kept alive by a stack's supervisor:
+`python -m ops.chaos.engine.cluster HOME` is that supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ops.local import kafka
+from ops.local.errors import StackError
+from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, cache_directory
+from ops.local.preflight import check_port
+from ops.local.start import prepare
+from ops.local.state import ProcessState, read_state
+from ops.local.supervisor import Supervisor
+from ops.local.units import base_environment, kafka_units
+
+FIRST_BASE, LAST_BASE, BASE_STEP = 31_200, 32_600, 50  # below the ephemeral ports
+READY_S = 120.0
+STOP_S = 30.0
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where Kafka is, and the PEM files (`ca`, `cert`, `key`) of a super user."""
+
+    bootstrap: str
+    tls: Mapping[str, str]
+    home: Home | None = None  # of the broker that may be killed; None: it belongs to others
+
+    def config(self) -> dict[str, Any]:
+        """librdkafka's connection settings."""
+        security = {
+            "security.protocol": "ssl",
+            "ssl.ca.location": self.tls["ca"],
+            "ssl.certificate.location": self.tls["cert"],
+            "ssl.key.location": self.tls["key"],
+        }
+        return {"bootstrap.servers": self.bootstrap, "log_level": 0, **security}
+
+    def kill_broker(self) -> None:
+        """kill -9; the supervisor starts it again. Returns when it is gone."""
+        assert self.home is not None, "only a broker of our own may be killed"
+        state = read_state(self.home)
+        assert state is not None
+        pid = next(unit.pid for unit in state.processes if unit.name == "kafka")
+        assert pid is not None
+        broker = psutil.Process(pid)
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([broker], timeout=5)
+
+
+def cluster_of(home: Home) -> Cluster:
+    """The Kafka of a running stack. Raises StackError when none was ever started in `home`."""
+    config = home.read_config()
+    if config is None:
+        raise StackError(f"There is no stack in {home.root}.", "`payments up` starts one; --home names another.")
+    return _cluster(home, config)
+
+
+@contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """One broker in a temporary home, which ends with the `with` block, or with this process."""
+    home = Home(Path(tempfile.mkdtemp(prefix="payments-chaos-")).resolve())
+    config = StackConfig(port_base=_free_port_base(), servers_only=True, owner_pid=os.getpid())
+    prepare(home, config)
+    home.log("supervisor").parent.mkdir(exist_ok=True)
+    home.supervisor_lock.parent.mkdir(exist_ok=True)
+    with home.log("supervisor").open("ab") as output:
+        supervisor = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "ops.chaos.engine.cluster", str(home.root)],
+            env=base_environment(home),
+            cwd=home.root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(home, supervisor)
+        yield Cluster(**{**vars(_cluster(home, config)), "home": home})
+    finally:
+        supervisor.terminate()
+        supervisor.wait(STOP_S)
+        shutil.rmtree(home.root)
+
+
+def _cluster(home: Home, config: StackConfig) -> Cluster:
+    tls = {"ca": home.ca, "cert": home.cert(STACK_ADMIN), "key": home.key(STACK_ADMIN)}
+    bootstrap = kafka.bootstrap(config, Ports(config.port_base))
+    return Cluster(bootstrap, {name: str(path) for name, path in tls.items()})
+
+
+def _wait_until_ready(home: Home, supervisor: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        state = read_state(home)
+        if state is not None and any(unit.state is ProcessState.RUNNING for unit in state.processes):
+            return
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            log = home.log("supervisor").read_text(errors="replace")
+            raise StackError("The broker did not start.", f"Its supervisor said: {log[-1_000:]}")
+        time.sleep(POLL_S)
+
+
+def _free_port_base() -> int:
+    blocks = range(FIRST_BASE, LAST_BASE, BASE_STEP)
+    for attempt in range(len(blocks)):
+        base = blocks[(os.getpid() + attempt) % len(blocks)]
+        ports = Ports(base)
+        try:
+            check_port("kafka", "127.0.0.1", ports.kafka(0))
+            check_port("kafka", "127.0.0.1", ports.controller(0))
+        except StackError:
+            continue  # taken: try the next block
+        return base
+    raise StackError("No block of free ports was found.", "End what listens on them.")
+
+
+def main() -> None:
+    """Keep the broker of a home running until SIGTERM."""
+    home = Home(Path(sys.argv[1]))
+    with home.supervisor_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        config = home.read_config()
+        assert config is not None, "written by who started us"
+        units = kafka_units(home, cache_directory(), config, Ports(config.port_base))
+        asyncio.run(Supervisor(home, config, units).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What must turn red on a real cluster: stock Faust, and the engine with each of its seeded bugs.
+
+A check that cannot go red is no check. Each mutant runs under the scenario that shows it; some can only show in the
+simulation, which says so here with the reason.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from ops.chaos.engine.cluster import Cluster
+from ops.chaos.engine.faults import FAULTS
+from ops.chaos.engine.harness import Harness, NoAnswer
+from ops.chaos.engine.load import Load
+from ops.chaos.engine.mutants import MUTANTS, Mutant
+from ops.chaos.engine.topology import Topics
+from ops.chaos.engine.workers import STOCK
+
+PARTITIONS, WORKERS, RATE = 4, 2, 500.0
+START_S, RECOVERY_S, SETTLE_S = 90.0, 30.0, 6.0
+STEADY_S = 2.0
+STOCK_KILLS = 3
+
+Say = Callable[[str], None]
+Scenario = Callable[[Harness, random.Random], None]
+
+
+def _for_a_while(harness: Harness, seconds: float = STEADY_S) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        harness.workers.revive()
+        time.sleep(0.05)
+
+
+def _steady(harness: Harness, source: random.Random) -> None:
+    """No fault at all."""
+    _for_a_while(harness)
+
+
+def _faults(*names: str) -> Scenario:
+    def scenario(harness: Harness, source: random.Random) -> None:
+        for name in names:
+            for _ in FAULTS[name].inject(harness, source):
+                harness.recovery_s(RECOVERY_S)
+            _for_a_while(harness, 0.5)
+
+    return scenario
+
+
+def _killed_at(*points: str) -> Scenario:
+    """kill -9 at these failpoints, one after the other, at its fifth commit; the same worker starts again."""
+
+    def scenario(harness: Harness, source: random.Random) -> None:
+        for point in points:
+            worker = harness.workers.all[0]
+            harness.workers.arm(worker, f"{point}=kill:5")
+            harness.workers.wait(worker)
+            harness.recovery_s(RECOVERY_S)
+
+    return scenario
+
+
+def _there_and_back(harness: Harness, source: random.Random) -> None:
+    """Partitions move to the other worker, which writes on, and back."""
+    worker = harness.workers.all[0]
+    for _ in range(2):
+        harness.workers.retire(worker)
+        harness.recovery_s(RECOVERY_S)
+        _for_a_while(harness, 1.0)
+        harness.workers.start(0)
+        harness.recovery_s(RECOVERY_S)
+
+
+def _zombie_in_step_3(harness: Harness, source: random.Random) -> None:
+    """Stopped before its offsets are in the transaction, which goes on after others have taken over."""
+    worker = harness.workers.all[0]
+    harness.workers.arm(worker, "after_produce=stop:20")
+    _for_a_while(harness, 1.0)
+    harness.recovery_s(RECOVERY_S)
+    harness.workers.signal(worker, signal.SIGCONT)
+    harness.recovery_s(RECOVERY_S)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "drop the barrier": _faults("kill", "kill"),
+    "apply before commit": _killed_at("before_end", "before_end"),
+    "skip the generation": _zombie_in_step_3,
+    "keep layers": _faults("abort", "abort", "abort"),
+    "keep positions": _faults("abort", "abort", "abort"),
+    "keep the inbox": _faults("abort", "abort", "abort"),
+    "newest as committed": _faults("abort", "abort", "abort"),
+    "offsets read later": _faults("kill", "kill"),
+    "no restore": _there_and_back,
+    "restore off by one": _there_and_back,
+    "no offsets": _killed_at("after_apply"),
+    "timers lost by a rewind": _faults("abort", "abort", "abort"),
+    "late acks": _faults("abort", "abort", "abort"),
+    "keep any lane": _faults("zombie"),
+}
+"""The fault that shows a mutant; all others show under load without any."""
+
+SIMULATION_ONLY = {
+    "retry EndTxn": "EndTxn must time out and yet commit: the broker would have to be slow at one moment",
+    "unknown is committed": "as above",
+    "unknown is aborted": "as above",
+    "skip the delivery check": "librdkafka's commit_transaction checks deliveries itself",
+    "offsets before fencing": "the stable read waits for the predecessor's transaction, whatever the order",
+    "no fencing": "librdkafka offers no way to take over an epoch",
+}
+
+
+def run_mutant(cluster: Cluster, root: Path, mutant: Mutant, seed: int = 1) -> list[str]:
+    """The violations that the engine with this bug shows; none: it stayed green."""
+    topics = Topics(f"mutant-{uuid.uuid4().hex[:8]}", PARTITIONS)
+    state = root / topics.id
+    state.mkdir()
+    harness = Harness(cluster, topics, state, mutant=mutant.name)
+    scenario = SCENARIOS.get(mutant.name, _steady)
+    found = []
+    with harness.prepared():
+        for number in range(WORKERS):
+            harness.workers.start(number)
+        try:
+            harness.recovery_s(START_S)
+            with Load(cluster, topics, RATE, seed):
+                scenario(harness, random.Random(seed))
+        except NoAnswer as error:
+            found.append(str(error))
+        return [*found, *harness.finish(SETTLE_S).violations]
+
+
+def run_mutants(cluster: Cluster, root: Path, only: str, say: Say) -> bool:
+    """Every mutant that can show on a cluster; True when all are red."""
+    green = []
+    for mutant in MUTANTS:
+        if only not in mutant.name:
+            continue
+        if mutant.name in SIMULATION_ONLY:
+            say(f"{mutant.name:<26} only in the simulation: {SIMULATION_ONLY[mutant.name]}")
+            continue
+        began = time.monotonic()
+        found = run_mutant(cluster, root, mutant)
+        seconds = time.monotonic() - began
+        say(f"{mutant.name:<26} {'red' if found else 'GREEN'} {seconds:5.1f} s  {found[0][:110] if found else ''}")
+        if not found:
+            green.append(mutant.name)
+    say(f"{len(green)} stayed green: {', '.join(green)}" if green else "Every seeded bug turned red.")
+    return not green
+
+
+def stock_violations(cluster: Cluster, root: Path, seed: int) -> list[str]:
+    """What stock Faust breaks under a few kills. Raises NoAnswer if it does not even work without a fault."""
+    topics = Topics(f"stock-{uuid.uuid4().hex[:8]}", PARTITIONS, PARTITIONS)
+    state = root / topics.id
+    state.mkdir()
+    harness = Harness(cluster, topics, state, module=STOCK)
+    source = random.Random(seed)
+    found = []
+    with harness.prepared():
+        for number in range(WORKERS):
+            harness.workers.start(number)
+        harness.recovery_s(START_S, topics.out)
+        try:
+            with Load(cluster, topics, RATE, seed):
+                for _ in range(STOCK_KILLS):
+                    _for_a_while(harness, 1.0)
+                    harness.workers.kill(harness.workers.all[source.randrange(WORKERS)])
+                    harness.recovery_s(RECOVERY_S, topics.out)
+            harness.settle(SETTLE_S, topics.out)
+        except NoAnswer as error:
+            found.append(str(error))
+        harness.workers.retire_all()
+        verdict = harness.checker.check(None, echoes=False)
+        return [*found, *verdict.violations]
+
+
+def run_stock(cluster: Cluster, root: Path, seed: int, say: Say) -> bool:
+    """True when stock Faust turns red."""
+    found = stock_violations(cluster, root, seed)
+    for sentence in found:
+        say(sentence)
+    say("Stock Faust turned red." if found else "Stock Faust stayed GREEN: this check shows nothing.")
+    return bool(found)

@@ -1,0 +1,84 @@
+"""`payments chaos`: inject faults and check what must hold whatever happens."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ops.cli.stack import HomeOption, chosen_home, plain_errors
+
+if TYPE_CHECKING:
+    from ops.chaos.engine.cluster import Cluster
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console(stderr=True, highlight=False)
+
+
+@app.callback()
+def chaos() -> None:
+    """Inject faults and check the invariants."""
+
+
+@app.command()
+def engine(
+    rounds: Annotated[int, typer.Option(min=1, help="Each a kill -9, a zombie and a change of membership.")] = 3,
+    seed: Annotated[int, typer.Option(help="Same faults for the same seed.")] = 1,
+    rate: Annotated[float, typer.Option(min=10.0, help="Records a second.")] = 600.0,
+    home: HomeOption = None,
+    mutants: Annotated[bool, typer.Option("--mutants", help="Seeded bugs instead: each must turn red.")] = False,
+    only: Annotated[str, typer.Option(help="With --mutants: those whose name contains this.")] = "",
+    stock: Annotated[bool, typer.Option("--stock", help="Stock Faust instead, which must turn red.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep workers' logs and state in this directory.")] = None,
+) -> None:
+    """The exactly-once engine under faults, on a broker of its own, or with --home on that of a running stack.
+
+    Prints a report as JSON; exit code 1 when a promise was broken (with --mutants or --stock: when none was).
+    """
+    with plain_errors(), _cluster(home) as cluster, _directory(keep) as root:
+        if mutants or stock:
+            from ops.chaos.engine.red_controls import run_mutants, run_stock
+
+            passed = run_mutants(cluster, root, only, _say) if mutants else run_stock(cluster, root, seed, _say)
+        else:
+            from ops.chaos.engine.rounds import run_rounds, seeded_rounds
+
+            faults = seeded_rounds(seed, rounds, may_kill_broker=cluster.home is not None)
+            report = run_rounds(cluster, faults, seed, root, rate=rate, say=_say)
+            console.print(report.as_table())
+            sys.stdout.write(report.as_json().decode() + "\n")
+            passed = not report.violations
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence)
+
+
+@contextmanager
+def _cluster(home: Path | None) -> Iterator[Cluster]:
+    from ops.chaos.engine.cluster import cluster_of, own_cluster
+
+    if home is not None:
+        yield cluster_of(chosen_home(home))
+        return
+    console.print("Starting a broker.")
+    with own_cluster() as cluster:
+        yield cluster
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="payments-chaos-state-") as path:
+        yield Path(path)
