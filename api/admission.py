@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from api.problems import Problem
 
 COMMANDS_MAX = 10_000  # unanswered at once; at 300 answers/s that is half a minute of catching up
+COMMANDS_FREE = 400  # so few are never too many: one key may have them in flight, however slow the machine is
 LATE_S = 2.0  # an answer that takes longer than this is 202 or 503
-WAIT_MAX_S = 5.0  # a new command that would wait longer is refused
+WAIT_MAX_S = 10.0  # a new command that would wait longer is refused
 RATE_WINDOW_S = 5.0
 RATE_STEP_S = 0.1
 OVERTAKEN_S = 60.0  # an answer to a command sent so much later means that the earlier one's is lost
@@ -44,7 +45,7 @@ class Backlog:
     def admit(self) -> None:
         """Raises Problem overloaded when one more command would wait too long."""
         oldest_s = self.oldest_s()
-        if oldest_s <= LATE_S and len(self) < COMMANDS_MAX:
+        if len(self) < COMMANDS_FREE or (oldest_s <= LATE_S and len(self) < COMMANDS_MAX):
             return
         rate = self._answers_per_s()
         wait_s = len(self) / rate if rate else None
