@@ -40,18 +40,15 @@ def test_without_kafka_the_answer_is_503_within_two_seconds_and_no_payment_is_lo
     assert refused.took_s <= 2.1, refused.took_s
     assert refused.headers["Retry-After"] is not None
 
-    deadline = time.monotonic() + 30
-    while (again := shop.create(key)).status in (202, 503):
-        assert time.monotonic() < deadline, again
-        time.sleep(0.2)
-    assert again.status == 201, again
+    assert shop.created(key).body["status"] == "PENDING"
 
 
 def test_garbage_on_a_topic_becomes_a_dead_letter_and_its_partition_moves_on(stack: Servers, shop: Shop) -> None:
     key = f"pay_garbage_{uuid.uuid4()}"
     places = {topic: garbage(stack, topic, key) for topic in ("payments.commands", "payments.events")}
 
-    assert [shop.create().status for _ in range(PARTITIONS)] == [201] * PARTITIONS, "every partition moves on"
+    for _ in range(2 * PARTITIONS):  # every partition moves on: one that did not would answer 202 for ever
+        shop.created()
     for topic, offsets in places.items():
         letters = dead_letters(stack, f"{topic}.dlq", len(offsets), key)
         assert {(letter.source_partition, letter.source_offset) for letter in letters} == offsets
@@ -59,7 +56,7 @@ def test_garbage_on_a_topic_becomes_a_dead_letter_and_its_partition_moves_on(sta
 
 
 def test_down_and_up_keep_every_payment(stack: Servers, shop: Shop) -> None:
-    made = [shop.create().body for _ in range(5)]
+    made = [shop.created().body for _ in range(5)]
     confirmed = shop.confirm(made[0], shop.tokenise(), Prefer="wait=20").body
     assert confirmed["status"] == "AUTHORIZED"
 
@@ -127,7 +124,7 @@ def test_no_log_holds_personal_data_keys_or_secrets(stack: Servers, shop: Shop) 
         "description": f"text {canary}",
         "metadata": {"note": canary},
     }
-    payment = shop.create(body=personal).body
+    payment = shop.created(body=personal).body
     assert shop.confirm(payment, shop.tokenise(), Prefer="wait=20").body["status"] == "AUTHORIZED"
     broken = json.dumps(personal).encode()[:-1]
     assert shop.call("POST", f"{shop.urls['api']}/payments", broken, key=shop.secret_key).status == 400
