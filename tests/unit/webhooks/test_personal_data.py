@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ops.runtime.clock import SystemClock
@@ -29,7 +31,7 @@ def keys(store: Store, master_id: str = "m1") -> DataKeys:
     return DataKeys(SecretKeys([SecretKey(master_id, b"k" * 32)]), store, SystemClock())
 
 
-async def payment_of(store: Store, **changes: object) -> Payment:
+async def payment_of(store: Store, **changes: Any) -> Payment:
     sealed = await keys(store).encrypt("pay_1", b'{"description": "hello"}')
     data = PersonalData(**{"key_id": sealed.key_id, "nonce": sealed.nonce, "ciphertext": sealed.ciphertext, **changes})
     return Payment(
@@ -54,7 +56,7 @@ async def test_what_was_sealed_for_the_payment_is_opened() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"key_id": "dk_of_nobody"}, {"ciphertext": b"c" * 40}, {"nonce": b"n"}])
-async def test_what_nobody_sealed_is_no_personal_data(changes: dict[str, object]) -> None:
+async def test_what_nobody_sealed_is_no_personal_data(changes: dict[str, Any]) -> None:
     store = Store()
     assert await opened_personal_data(keys(store), await payment_of(store, **changes)) == NO_PERSONAL_FIELDS
 
