@@ -12,7 +12,7 @@ LIFE = ["payment.created", "payment.processing", "payment.authorized", "payment.
 
 
 def test_a_payment_is_created_confirmed_authorised_settled_and_told_by_webhook(shop: Shop, receiver: Receiver) -> None:
-    register(shop, receiver)
+    endpoint = register(shop, receiver)
 
     created = shop.created(body={**ORDER, "description": "order 17", "metadata": {"order": "17"}})
     payment = created.body
@@ -48,6 +48,8 @@ def test_a_payment_is_created_confirmed_authorised_settled_and_told_by_webhook(s
     listed = shop.get(f"/payments/{payment['payment_id']}/events").body["data"]
     assert [event["id"] for event in listed] == [event["id"] for event in told]
     assert receiver.refused == []
+    removed = shop.call("DELETE", f"{shop.urls['api']}/webhook_endpoints/{endpoint}", key=shop.secret_key)
+    assert removed.status == 204, "the next test's payments are nothing to a receiver that has gone"
 
 
 def test_a_repeated_create_gets_the_same_answer_and_another_body_is_refused(shop: Shop) -> None:
@@ -60,11 +62,14 @@ def test_a_repeated_create_gets_the_same_answer_and_another_body_is_refused(shop
     assert (other.status, other.body["code"]) == (422, "idempotency_key_reused")
 
 
-def register(shop: Shop, receiver: Receiver) -> None:
+def register(shop: Shop, receiver: Receiver) -> str:
+    """The id of an endpoint that sends to the receiver."""
     wanted = {"url": receiver.url, "event_types": ["payment.*", "settlement_batch.completed"]}
     answer = shop.call("POST", f"{shop.urls['api']}/webhook_endpoints", wanted, key=shop.secret_key)
     assert answer.status == 201, answer
     receiver.secret = answer.body["secret"]
+    endpoint_id: str = answer.body["endpoint_id"]
+    return endpoint_id
 
 
 def of_payment(receiver: Receiver, payment_id: str) -> list[dict[str, Any]]:
