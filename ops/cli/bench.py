@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -43,6 +45,50 @@ def idle(seconds: Annotated[float, typer.Option(min=1.0)] = 30.0, home: HomeOpti
         costs = measure_idle(chosen_home(home), seconds)
     total = {"cpu_percent": round(sum(c.cpu_percent for c in costs), 2), "rss_mb": sum(c.rss_mb for c in costs)}
     _print({"seconds": seconds, "total": total, "processes": costs})
+
+
+@app.command()
+def engine(
+    only: Annotated[list[str] | None, typer.Option(help="Contenders, by name; all when not given.")] = None,
+    warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Measured seconds per contender.")] = 30.0,
+    records: Annotated[int, typer.Option(min=10_000, help="Records of input, the same for all.")] = 4_000_000,
+    rate: Annotated[float, typer.Option(min=1.0, help="Events per second of the latency part.")] = 2_000.0,
+    commit_ms: Annotated[int, typer.Option(min=1, help="Commit interval of contenders that have one.")] = 100,
+    baseline: Annotated[str, typer.Option(help="Contender that ratios are against.")] = "ours",
+    short: Annotated[
+        bool, typer.Option(help="2 s, 5 s and 300,000 records: shows that it works, measures little.")
+    ] = False,
+    page: Annotated[Path | None, typer.Option(help="Directory for README.md and results.json of this run.")] = None,
+) -> None:
+    """The engine against Kafka Streams, Quix Streams, a bare loop and stock Faust, on a broker of its own."""
+    from ops.bench.engine.page import page as page_of
+    from ops.bench.engine.run import Options, run_benchmark
+
+    if short:
+        warm_up, seconds, records = 2.0, 5.0, 300_000
+    options = Options(
+        only=only or [],
+        warm_up_s=warm_up,
+        seconds=seconds,
+        records=records,
+        rate=rate,
+        commit_ms=commit_ms,
+        baseline=baseline,
+    )
+    with plain_errors():
+        results = run_benchmark(options, shlex.join(["payments", *sys.argv[1:]]))
+    text = page_of(results)
+    sys.stderr.write("\n" + text)
+    if page is not None:
+        page.mkdir(parents=True, exist_ok=True)
+        (page / "README.md").write_text(text)
+        (page / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    _print(results)
+    if any(
+        row.throughput is not None and row.throughput.differences for row in results.rows if row.name.startswith("ours")
+    ):
+        raise typer.Exit(1)
 
 
 def _print(result: Any) -> None:

@@ -1,0 +1,116 @@
+"""The benchmark's own Kafka: one node of the local stack (mutual TLS), a temporary home, the JVM's full compiler.
+
+The stack's broker runs with one compiler tier to spare memory; measured here, that would be the bottleneck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ops.local import kafka
+from ops.local.ca import ensure_certificates
+from ops.local.errors import StackError
+from ops.local.jars import ensure_jars
+from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, cache_directory
+from ops.local.preflight import check_port
+
+FIRST_BASE, LAST_BASE, BASE_STEP = 31_200, 32_400, 200  # above the blocks that tests use, below the ephemeral ports
+READY_S = 300.0  # a shared machine may be slow to start it
+LEAN = "-XX:TieredStopAtLevel=1"
+HEAP_MB = 1024
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running broker and the PEM files of its super user."""
+
+    home: Home
+    bootstrap: str
+    process: psutil.Process
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """Paths under `ca`, `cert`, `key`, and `bundle` for Java clients."""
+        home = self.home
+        paths = {"ca": home.ca, "cert": home.cert(STACK_ADMIN), "key": home.key(STACK_ADMIN)}
+        return {name: str(path) for name, path in (paths | {"bundle": home.bundle(STACK_ADMIN)}).items()}
+
+    def client(self) -> dict[str, object]:
+        """librdkafka settings."""
+        tls = self.tls
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": "ssl",
+            "ssl.ca.location": tls["ca"],
+            "ssl.certificate.location": tls["cert"],
+            "ssl.key.location": tls["key"],
+        }
+
+
+@contextlib.contextmanager
+def running_broker() -> Iterator[Broker]:
+    """A broker for the duration of the block; its home goes with it. Raises StackError if it does not start."""
+    ensure_jars(cache_directory(), lambda sentence: print(sentence, file=sys.stderr))  # noqa: T201
+    root = Path(tempfile.mkdtemp(prefix="payments-bench-")).resolve()
+    try:
+        home = Home(root)
+        config = StackConfig(port_base=_free_base(), servers_only=True)
+        ports = Ports(config.port_base)
+        home.write_config(config)
+        ensure_certificates(home, ("kafka", STACK_ADMIN))
+        kafka.write_configuration(home, config, ports)
+        cache = cache_directory()
+        subprocess.run(kafka.format_command(home, cache, 0), check=True, capture_output=True)  # noqa: S603
+        with _process(home, cache) as process:
+            asyncio.run(_wait_until_ready(home, ports.kafka(0), process))
+            yield Broker(home, kafka.bootstrap(config, ports), psutil.Process(process.pid))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _process(home: Home, cache: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [part for part in kafka.start_command(home, cache, 0) if part != LEAN]
+    command = [f"-Xmx{HEAP_MB}m" if part == f"-Xmx{kafka.HEAP_MB}m" else part for part in command]
+    home.path("logs").mkdir(exist_ok=True)
+    with home.log("kafka").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+async def _wait_until_ready(home: Home, port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if await kafka.is_ready(home, port):
+            return
+        await asyncio.sleep(0.2)
+    tail = home.log("kafka").read_text(errors="replace")[-2_000:]
+    raise StackError("The benchmark's broker did not start.", tail)
+
+
+def _free_base() -> int:
+    for base in range(FIRST_BASE, LAST_BASE, BASE_STEP):
+        with contextlib.suppress(StackError):
+            check_port("kafka", "127.0.0.1", Ports(base).kafka(0))
+            check_port("controller", "127.0.0.1", Ports(base).controller(0))
+            return base
+    raise StackError("No block of free ports was found.", "Stop another benchmark.")

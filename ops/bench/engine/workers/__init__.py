@@ -1,0 +1,1 @@
+"""The contenders' processes: each does the same work with another engine and is driven by one JSON file."""
