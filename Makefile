@@ -7,9 +7,9 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 # uv installs in parallel and with a tenth of pip's CPU time; pip knows mirrors and proxies of pip.conf that uv does not.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
-.PHONY: help run demo test check fuzz bench setup lock clean lint types contract tidy
+.PHONY: help run demo test check fuzz bench bench-engine setup lock clean lint types contract tidy
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: setup  ## start everything, show one payment's whole life, stay up until Ctrl-C
 	@$(BIN)/payments run
@@ -43,6 +43,9 @@ fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document
 
 bench: setup  ## measure the running stack: make bench ARGS="create --rate 50", or ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)
+
+bench-engine: setup  ## measure the engine against its peers, on a broker of its own: make bench-engine ARGS=--short
+	@$(BIN)/payments bench engine $(ARGS)
 
 # Bytecode is made while the jars come over the network: several services start at once later, and would each make it.
 setup: $(VENV)/.runtime  ## .venv with the payments command, the servers' jars fetched and verified
