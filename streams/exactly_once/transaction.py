@@ -28,6 +28,8 @@ from streams.exactly_once.table_spec import TableSpec
 TRANSACTION_TIMEOUT_MS = 10_000
 """A transaction is open for milliseconds; this is how long a dead lane's can block readers if nobody takes over."""
 
+PARTITION_UNASSIGNED = -1  # librdkafka's: the partitioner chooses
+
 _STEP_TIMEOUT_S = 8.0  # within the transaction's time-out, so that the broker cannot abort behind our back first
 
 _GENERATION_OVER = {
@@ -82,7 +84,6 @@ class LaneProducer:
         self._delivered = 0
         self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
-        self._changelog_topics: frozenset[str] = frozenset()
         self._producer = clients.producer(
             {
                 **config,
@@ -156,19 +157,20 @@ class LaneProducer:
     def _produce(self, work: Work) -> int:
         """Step 3: the outbox in its order, then one changelog record per dirty row. Returns how many records."""
         self._delivered, self._undelivered, self._changelog_offsets = 0, None, {}
-        self._changelog_topics = frozenset(work.changelogs.values())
         produce, count = self._producer.produce, 0
+        delivered = self._on_delivery
         for send in work.layer.sends:
-            options: dict[str, object] = {} if send.partition is None else {"partition": send.partition}
+            partition = PARTITION_UNASSIGNED if send.partition is None else send.partition
             if send.headers:
-                options["headers"] = list(send.headers)
-            produce(send.topic, value=send.value, key=send.key, on_delivery=self._on_delivery, **options)
-            count += 1
+                produce(send.topic, send.value, send.key, partition, delivered, headers=list(send.headers))
+            else:
+                produce(send.topic, send.value, send.key, partition, delivered)
+        count += len(work.layer.sends)
         for table, rows in work.layer.rows.items():
             topic = work.changelogs[table]
             for key, row in rows.items():
-                produce(topic, row.encoded, key, self._partition, self._on_delivery)
-                count += 1
+                produce(topic, row.encoded, key, self._partition, self._on_changelog_delivery)
+            count += len(rows)
             self._producer.poll(0)
         return count
 
@@ -200,13 +202,16 @@ class LaneProducer:
             self._undelivered = error
             return
         self._delivered += 1
-        topic = message.topic()
-        if topic in self._changelog_topics:
-            offset = message.offset()
-            if offset > self._changelog_offsets.get(topic, -1):
-                self._changelog_offsets[topic] = offset
-                kind, timestamp_ms = message.timestamp()
-                self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
+
+    def _on_changelog_delivery(self, error: KafkaError | None, message: Message) -> None:
+        self._on_delivery(error, message)
+        if error is not None:
+            return
+        topic, offset = message.topic(), message.offset()
+        if offset > self._changelog_offsets.get(topic, -1):
+            self._changelog_offsets[topic] = offset
+            kind, timestamp_ms = message.timestamp()
+            self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
     def _abort(self, cause: Exception) -> CommitAborted | LaneSuspended | LaneLost:
         """Abort, and say what that leaves us with."""

@@ -50,6 +50,25 @@ def test_a_deleted_row_is_gone(tmp_path: Path) -> None:
     assert store.offset("rows-changelog") == 8
 
 
+def test_rows_written_last_are_served_as_they_were_written_and_make_room_for_newer_ones(tmp_path: Path) -> None:
+    store = LaneStore(tmp_path / "lane")
+    decoded: list[bytes] = []
+
+    def decode(encoded: bytes) -> bytes:
+        decoded.append(encoded)
+        return encoded
+
+    table = TableSpec("counted", encode=bytes, decode=decode)
+    big = b"x" * 10_000
+    store.apply({table: {b"%03d" % number: Row(big, big) for number in range(200)}}, {})
+    assert store.get(table, b"199") == big
+    assert decoded == []
+    assert store.get(table, b"000") == big
+    assert decoded == [big], "two megabytes were kept"
+    store.restore(table, [(b"199", b"restored")], {})
+    assert store.get(table, b"199") == b"restored"
+
+
 def test_a_corrupt_database_starts_empty_so_that_the_changelog_rebuilds_it(tmp_path: Path) -> None:
     filled(tmp_path / "lane").close()
     (tmp_path / "lane" / "CURRENT").write_text("nonsense\n")
