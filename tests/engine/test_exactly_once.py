@@ -92,7 +92,7 @@ def test_stock_faust_turns_red(kafka_super_user: Cluster, tmp_path: Path) -> Non
     assert stock_violations(kafka_super_user, tmp_path, seed=1), "a check that cannot go red is no check"
 
 
-@pytest.mark.parametrize("name", ["apply before commit", "no restore"])
+@pytest.mark.parametrize("name", ["apply before commit", "commit N+1"])
 def test_a_seeded_bug_turns_red_on_the_cluster_too(kafka_super_user: Cluster, tmp_path: Path, name: str) -> None:
     assert run_mutant(kafka_super_user, tmp_path, mutant_named(name))
 

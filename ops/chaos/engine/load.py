@@ -51,8 +51,8 @@ def plain_producer(cluster: Cluster) -> Producer:
 class Load:
     """Appends about `rate` records a second until stopped; half of them in transactions, some of which abort."""
 
-    def __init__(self, cluster: Cluster, topics: Topics, rate: float, seed: int) -> None:
-        self._cluster, self._topics, self._rate = cluster, topics, rate
+    def __init__(self, cluster: Cluster, topics: Topics, rate: float, seed: int, keys: int = KEYS) -> None:
+        self._cluster, self._topics, self._rate, self._keys = cluster, topics, rate, keys
         self._random = random.Random(seed)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._plain), threading.Thread(target=self._transactional)]
@@ -76,7 +76,7 @@ class Load:
             due = min(due + self._rate / 2 * TICK_S, self._rate)
             while due >= 1 and len(producer) < self._rate:
                 due -= 1
-                producer.produce(self._topics.inputs, *_record(source))
+                producer.produce(self._topics.inputs, *_record(source, self._keys))
             producer.poll(0)
         producer.flush(FLUSH_S)
 
@@ -94,7 +94,7 @@ class Load:
         aborts = source.random() < ABORTS
         producer.begin_transaction()
         for _ in range(BATCH):
-            producer.produce(self._topics.inputs, *_record(source))
+            producer.produce(self._topics.inputs, *_record(source, self._keys))
         try:
             producer.flush(TRANSACTION_S)
             if not aborts:
@@ -112,10 +112,10 @@ class Load:
         return producer
 
 
-def _record(source: random.Random) -> tuple[bytes, bytes]:
+def _record(source: random.Random, keys: int) -> tuple[bytes, bytes]:
     """(value, key), in the order of `produce`."""
     if source.randrange(BAD_EVERY) == 0:
         value = source.choice((GARBAGE, b"%d" % BEAST))
     else:
         value = b"%d" % source.randrange(AMOUNT_MAX)
-    return value, b"k%d" % source.randrange(KEYS)
+    return value, b"k%d" % source.randrange(keys)

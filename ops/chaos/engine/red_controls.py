@@ -7,6 +7,7 @@ simulation, which says so here with the reason.
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 import uuid
@@ -16,7 +17,7 @@ from pathlib import Path
 from ops.chaos.engine.cluster import Cluster
 from ops.chaos.engine.faults import FAULTS
 from ops.chaos.engine.harness import Harness, NoAnswer
-from ops.chaos.engine.load import Load
+from ops.chaos.engine.load import KEYS, Load
 from ops.chaos.engine.mutants import MUTANTS, Mutant
 from ops.chaos.engine.topology import Topics
 from ops.chaos.engine.workers import STOCK
@@ -65,15 +66,23 @@ def _killed_at(*points: str) -> Scenario:
     return scenario
 
 
-def _there_and_back(harness: Harness, source: random.Random) -> None:
-    """Partitions move to the other worker, which writes on, and back."""
-    worker = harness.workers.all[0]
+def _state_set_back(harness: Harness, source: random.Random) -> None:
+    """Every worker starts with its state of some time ago: only the changelog knows of what came after."""
+    old = harness.root / "old"
     for _ in range(2):
-        harness.workers.retire(worker)
+        harness.workers.retire_all()
+        for worker in harness.workers.all.values():
+            if old.exists():
+                shutil.rmtree(worker.state)
+                shutil.copytree(old / str(worker.number), worker.state)
+        if not old.exists():
+            for worker in harness.workers.all.values():
+                shutil.copytree(worker.state, old / str(worker.number))
+        for worker in harness.workers.all.values():
+            harness.workers.start(worker.number)
         harness.recovery_s(RECOVERY_S)
         _for_a_while(harness, 1.0)
-        harness.workers.start(0)
-        harness.recovery_s(RECOVERY_S)
+    shutil.rmtree(old)
 
 
 def _zombie_in_step_3(harness: Harness, source: random.Random) -> None:
@@ -95,14 +104,17 @@ SCENARIOS: dict[str, Scenario] = {
     "keep the inbox": _faults("abort", "abort", "abort"),
     "newest as committed": _faults("abort", "abort", "abort"),
     "offsets read later": _faults("kill", "kill"),
-    "no restore": _there_and_back,
-    "restore off by one": _there_and_back,
+    "no restore": _state_set_back,
+    "restore off by one": _state_set_back,
     "no offsets": _killed_at("after_apply"),
     "timers lost by a rewind": _faults("abort", "abort", "abort"),
     "late acks": _faults("abort", "abort", "abort"),
     "keep any lane": _faults("zombie"),
 }
 """The fault that shows a mutant; all others show under load without any."""
+
+MANY_KEYS = {"restore off by one": 100_000}
+"""A row that is lost shows only while its key is not written again."""
 
 SIMULATION_ONLY = {
     "retry EndTxn": "EndTxn must time out and yet commit: the broker would have to be slow at one moment",
@@ -127,7 +139,7 @@ def run_mutant(cluster: Cluster, root: Path, mutant: Mutant, seed: int = 1) -> l
             harness.workers.start(number)
         try:
             harness.recovery_s(START_S)
-            with Load(cluster, topics, RATE, seed):
+            with Load(cluster, topics, RATE, seed, keys=MANY_KEYS.get(mutant.name, KEYS)):
                 scenario(harness, random.Random(seed))
         except NoAnswer as error:
             found.append(str(error))
