@@ -39,7 +39,7 @@ tidy: $(VENV)/.development
 
 # Of each operation; with the boundary values of every field and chains of operations that makes over 10,000 requests.
 fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document, in memory: make fuzz EXAMPLES=50
-	@PYTHONPATH=. $(BIN)/python -m tests.unit.api.fuzzing $(or $(EXAMPLES),500)
+	@PYTHONPATH=. $(BIN)/python -m tests.unit.api.fuzzing $(or $(EXAMPLES),700)
 
 bench: setup  ## measure the running stack: make bench ARGS="create --rate 50", or ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)
