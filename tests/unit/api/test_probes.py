@@ -66,7 +66,9 @@ async def test_a_request_whose_end_is_in_doubt_is_refused_and_nothing_behind_it_
 
 
 @pytest.mark.parametrize("behind", [b"", SMUGGLED])
-@pytest.mark.parametrize("start", [b"GET /payments", b"PRI * HTTP/2.0", b"GET /payments HTTP/1.1\nHost: x\n\nA: b"])
+@pytest.mark.parametrize(
+    "start", [b"GET /payments", b"PRI * HTTP/2.0\r\n\r\nSM", b"GET /payments HTTP/1.1\nHost: x\n\nA: b"]
+)
 async def test_what_is_not_http_1_is_refused(platform: Platform, start: bytes, behind: bytes) -> None:
     statuses, _ = await exchange(platform, start + b"\r\n\r\n" + behind)
     assert statuses == [400]
