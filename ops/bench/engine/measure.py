@@ -27,6 +27,7 @@ from ops.bench.engine.workload import PARTITIONS, decode_balance, encode_movemen
 START_S = 120.0
 STOP_S = 60.0
 SAMPLE_S = 0.25
+TRICKLE_S = 0.2
 
 
 class Throughput(msgspec.Struct, kw_only=True):
@@ -77,6 +78,10 @@ class Bench:
         self.directory = directory
         self.commit_ms = commit_ms
         self.admin = AdminClient(dict(broker.client()))
+
+    def close(self) -> None:
+        """Let go of the client while the broker still answers: librdkafka was seen to wait for ever after it."""
+        del self.admin
 
     def job(self, contender: Contender, source: str, instance: int = 0, suffix: str = "") -> Job:
         """What one process of `contender` is told."""
@@ -230,7 +235,7 @@ class Bench:
             feeder = Feeder(self.broker, source, rate)
             feeder.start()
             try:
-                arrived = _arrivals(self.broker, job.output, seconds)
+                arrived = _arrivals(self.broker, job.output, seconds, feeder.full_speed)
             finally:
                 feeder.stop()
         warm = seconds / 3
@@ -256,17 +261,25 @@ class Feeder(threading.Thread):
         self._topic = topic
         self._rate = rate
         self._stopping = threading.Event()
+        self.full_speed = threading.Event()  # before, only a trickle: a contender that starts must find no backlog
 
     def run(self) -> None:
         """Keep to the timetable: what is late is sent at once."""
-        began, sent = time.perf_counter(), 0
+        sent = 0
+        while not self.full_speed.is_set() and not self._stopping.wait(TRICKLE_S):
+            self._append(sent)
+            sent += 1
+        began, before = time.perf_counter(), sent
         while not self._stopping.wait(0.001):
-            due = int((time.perf_counter() - began) * self._rate)
+            due = before + int((time.perf_counter() - began) * self._rate)
             while sent < due:
-                key, fields = movement_fields(sent, time.time_ns() // 1000)
-                self._producer.produce(self._topic, encode_movement(fields), key)
+                self._append(sent)
                 sent += 1
             self._producer.poll(0)
+
+    def _append(self, number: int) -> None:
+        key, fields = movement_fields(number, time.time_ns() // 1000)
+        self._producer.produce(self._topic, encode_movement(fields), key)
 
     def stop(self) -> None:
         """End it and wait until everything is written."""
@@ -275,8 +288,8 @@ class Feeder(threading.Thread):
         self._producer.flush(10)
 
 
-def _arrivals(broker: Broker, topic: str, seconds: float) -> list[tuple[float, float]]:
-    """(arrival in s, age in ms) of the committed records of `topic`, over `seconds` from the first."""
+def _arrivals(broker: Broker, topic: str, seconds: float, begun: threading.Event) -> list[tuple[float, float]]:
+    """(arrival in s, age in ms) of the committed records of `topic`, over `seconds` from the first, which sets `begun`."""
     settings = {"group.id": "bench-latency", "isolation.level": "read_committed", "fetch.wait.max.ms": 10}
     consumer = Consumer({**broker.client(), **settings, "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
@@ -288,6 +301,7 @@ def _arrivals(broker: Broker, topic: str, seconds: float) -> list[tuple[float, f
         for message in () if first is None else (first, *consumer.consume(1_000, 0)):
             if message.error() is None:
                 if not ages:
+                    begun.set()
                     until = time.monotonic() + seconds
                 age_us = now_us - decode_balance(message.value())["occurred_at"]
                 ages.append((time.monotonic(), age_us / 1000))

@@ -22,7 +22,7 @@ COLUMNS = (
     "| Contender | events/s | against {baseline} | CPU s per 100k | broker CPU s per 100k | commit p50 / p99 ms "
     "| RSS MB | load | verified |\n|---|---|---|---|---|---|---|---|---|\n"
 )
-SHARED = " **Other work shared the machine: trust CPU figures more than rates.**"
+SHARED = " **Other work shared the machine: rows measured under different loads do not compare.**"
 QUIET_LOAD = 1.0
 
 

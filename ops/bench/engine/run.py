@@ -83,6 +83,7 @@ def run_benchmark(options: Options, command: str) -> Results:
             if row.skipped:
                 report(f"{contender.name}: {row.skipped}")
             topics.delete_topics(broker.client(), (f"{contender.name}", f"changelog__{contender.name}"))
+        bench.close()
     return results
 
 
