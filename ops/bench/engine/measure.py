@@ -289,7 +289,7 @@ class Feeder(threading.Thread):
 
 
 def _arrivals(broker: Broker, topic: str, seconds: float, begun: threading.Event) -> list[tuple[float, float]]:
-    """(arrival in s, age in ms) of the committed records of `topic`, over `seconds` from the first, which sets `begun`."""
+    """(arrival in s, age in ms) of `topic`'s committed records, over `seconds` from the first, which sets `begun`."""
     settings = {"group.id": "bench-latency", "isolation.level": "read_committed", "fetch.wait.max.ms": 10}
     consumer = Consumer({**broker.client(), **settings, "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
