@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ops.chaos.engine.cluster import Cluster
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @app.callback()
@@ -32,16 +32,17 @@ def engine(
     seed: Annotated[int, typer.Option(help="Same faults for the same seed.")] = 1,
     rate: Annotated[float, typer.Option(min=10.0, help="Records a second.")] = 600.0,
     home: HomeOption = None,
+    nodes: Annotated[int, typer.Option(help="Brokers of our own, 1 or 3; of three, some are killed.")] = 3,
     mutants: Annotated[bool, typer.Option("--mutants", help="Seeded bugs instead: each must turn red.")] = False,
     only: Annotated[str, typer.Option(help="With --mutants: those whose name contains this.")] = "",
     stock: Annotated[bool, typer.Option("--stock", help="Stock Faust instead, which must turn red.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep workers' logs and state in this directory.")] = None,
 ) -> None:
-    """The exactly-once engine under faults, on a broker of its own, or with --home on that of a running stack.
+    """The exactly-once engine under faults, on brokers of its own, or with --home on that of a running stack.
 
     Prints a report as JSON; exit code 1 when a promise was broken (with --mutants or --stock: when none was).
     """
-    with plain_errors(), _cluster(home) as cluster, _directory(keep) as root:
+    with plain_errors(), _cluster(home, 1 if mutants or stock else nodes) as cluster, _directory(keep) as root:
         if mutants or stock:
             from ops.chaos.engine.red_controls import run_mutants, run_stock
 
@@ -49,7 +50,7 @@ def engine(
         else:
             from ops.chaos.engine.rounds import run_rounds, seeded_rounds
 
-            faults = seeded_rounds(seed, rounds, may_kill_broker=cluster.home is not None)
+            faults = seeded_rounds(seed, rounds, may_kill_broker=cluster.may_lose_a_broker)
             report = run_rounds(cluster, faults, seed, root, rate=rate, say=_say)
             console.print(report.as_table())
             sys.stdout.write(report.as_json().decode() + "\n")
@@ -63,14 +64,14 @@ def _say(sentence: str) -> None:
 
 
 @contextmanager
-def _cluster(home: Path | None) -> Iterator[Cluster]:
+def _cluster(home: Path | None, nodes: int) -> Iterator[Cluster]:
     from ops.chaos.engine.cluster import cluster_of, own_cluster
 
     if home is not None:
         yield cluster_of(chosen_home(home))
         return
-    console.print("Starting a broker.")
-    with own_cluster() as cluster:
+    console.print(f"Starting Kafka, {nodes} node(s).")
+    with own_cluster(nodes) as cluster:
         yield cluster
 
 

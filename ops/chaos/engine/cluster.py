@@ -1,7 +1,11 @@
 """The Kafka that a run uses: that of a stack that is there, or a broker of its own, which may be killed.
 
-The broker of its own is a stack's Kafka without the rest, in a temporary home, kept alive by a stack's supervisor:
+Brokers of its own are a stack's Kafka without the rest, in a temporary home, kept alive by a stack's supervisor:
 `python -m ops.chaos.engine.cluster HOME` is that supervisor.
+
+One of three brokers may be killed. A broker that is alone may not: when Kafka 4.3.1 is killed between the decision to
+commit and the markers, and nobody else leads the partitions meanwhile, it takes them for deleted at its restart ("these
+partitions are likely deleted already"), skips the markers, and the transaction hangs for ever or is torn.
 """
 
 from __future__ import annotations
@@ -44,7 +48,8 @@ class Cluster:
 
     bootstrap: str
     tls: Mapping[str, str]
-    home: Home | None = None  # of the broker that may be killed; None: it belongs to others
+    home: Home | None = None  # of brokers of our own
+    nodes: int = 1
 
     def config(self) -> dict[str, Any]:
         """librdkafka's connection settings."""
@@ -56,16 +61,27 @@ class Cluster:
         }
         return {"bootstrap.servers": self.bootstrap, "log_level": 0, **security}
 
-    def kill_broker(self) -> None:
+    @property
+    def may_lose_a_broker(self) -> bool:
+        """Whether brokers may be killed: they are ours, and others go on meanwhile."""
+        return self.home is not None and self.nodes > 1
+
+    def kill_broker(self, node: int) -> None:
         """kill -9; the supervisor starts it again. Returns when it is gone."""
         assert self.home is not None, "only a broker of our own may be killed"
         state = read_state(self.home)
         assert state is not None
-        pid = next(unit.pid for unit in state.processes if unit.name == "kafka")
-        assert pid is not None
+        pid = next(unit.pid for unit in state.processes if unit.name == "kafka" and unit.instance == node)
+        if pid is None:
+            return  # it is down already
         broker = psutil.Process(pid)
         os.kill(pid, signal.SIGKILL)
         psutil.wait_procs([broker], timeout=5)
+
+    def all_brokers_run(self) -> bool:
+        """Whether every broker of our own is up again."""
+        state = None if self.home is None else read_state(self.home)
+        return state is None or all(unit.state is ProcessState.RUNNING for unit in state.processes)
 
 
 def cluster_of(home: Home) -> Cluster:
@@ -77,10 +93,10 @@ def cluster_of(home: Home) -> Cluster:
 
 
 @contextmanager
-def own_cluster() -> Iterator[Cluster]:
-    """One broker in a temporary home, which ends with the `with` block, or with this process."""
+def own_cluster(nodes: int = 1) -> Iterator[Cluster]:
+    """Brokers in a temporary home, which end with the `with` block, or with this process."""
     home = Home(Path(tempfile.mkdtemp(prefix="payments-chaos-")).resolve())
-    config = StackConfig(port_base=_free_port_base(), servers_only=True, owner_pid=os.getpid())
+    config = StackConfig(nodes=nodes, port_base=_free_port_base(nodes), servers_only=True, owner_pid=os.getpid())
     prepare(home, config)
     home.log("supervisor").parent.mkdir(exist_ok=True)
     home.supervisor_lock.parent.mkdir(exist_ok=True)
@@ -96,7 +112,7 @@ def own_cluster() -> Iterator[Cluster]:
         )
     try:
         _wait_until_ready(home, supervisor)
-        yield Cluster(**{**vars(_cluster(home, config)), "home": home})
+        yield Cluster(**{**vars(_cluster(home, config)), "home": home, "nodes": nodes})
     finally:
         supervisor.terminate()
         supervisor.wait(STOP_S)
@@ -106,14 +122,14 @@ def own_cluster() -> Iterator[Cluster]:
 def _cluster(home: Home, config: StackConfig) -> Cluster:
     tls = {"ca": home.ca, "cert": home.cert(STACK_ADMIN), "key": home.key(STACK_ADMIN)}
     bootstrap = kafka.bootstrap(config, Ports(config.port_base))
-    return Cluster(bootstrap, {name: str(path) for name, path in tls.items()})
+    return Cluster(bootstrap, {name: str(path) for name, path in tls.items()}, nodes=config.nodes)
 
 
 def _wait_until_ready(home: Home, supervisor: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_S
     while True:
         state = read_state(home)
-        if state is not None and any(unit.state is ProcessState.RUNNING for unit in state.processes):
+        if state is not None and all(unit.state is ProcessState.RUNNING for unit in state.processes):
             return
         if supervisor.poll() is not None or time.monotonic() > deadline:
             log = home.log("supervisor").read_text(errors="replace")
@@ -121,14 +137,15 @@ def _wait_until_ready(home: Home, supervisor: subprocess.Popen[bytes]) -> None:
         time.sleep(POLL_S)
 
 
-def _free_port_base() -> int:
+def _free_port_base(nodes: int) -> int:
     blocks = range(FIRST_BASE, LAST_BASE, BASE_STEP)
     for attempt in range(len(blocks)):
         base = blocks[(os.getpid() + attempt) % len(blocks)]
         ports = Ports(base)
         try:
-            check_port("kafka", "127.0.0.1", ports.kafka(0))
-            check_port("kafka", "127.0.0.1", ports.controller(0))
+            for node in range(nodes):
+                check_port("kafka", "127.0.0.1", ports.kafka(node))
+                check_port("kafka", "127.0.0.1", ports.controller(node))
         except StackError:
             continue  # taken: try the next block
         return base

@@ -25,6 +25,7 @@ FAILPOINTS = (
 )
 PASSES_MAX = 30  # a failpoint bites at one of its next passes
 BITE_S = 30.0  # under load a failpoint is reached within seconds
+BROKER_BACK_S = 120.0
 POLL_S = 0.02
 VISITOR = 9  # number of the worker that comes and goes; no static member
 
@@ -35,7 +36,7 @@ class Fault:
 
     kind: str  # "kill", "zombie" or "gentle"
     inject: Callable[[Harness, random.Random], Iterator[str]]
-    needs_broker: bool = False  # only on a broker of our own
+    needs_broker: bool = False  # only where another one goes on
 
 
 def _any(harness: Harness, source: random.Random) -> Worker:
@@ -70,14 +71,16 @@ def _kill_all(harness: Harness, source: random.Random) -> Iterator[str]:
 
 
 def _kill_broker(harness: Harness, source: random.Random) -> Iterator[str]:
-    harness.cluster.kill_broker()
-    yield "kill -9 of the broker"
+    harness.cluster.kill_broker(source.randrange(harness.cluster.nodes))
+    yield "kill -9 of a broker"
+    yield from _until_brokers_run(harness)
 
 
 def _kill_broker_and_worker(harness: Harness, source: random.Random) -> Iterator[str]:
-    harness.cluster.kill_broker()
+    harness.cluster.kill_broker(source.randrange(harness.cluster.nodes))
     harness.workers.kill(_any(harness, source))
     yield "kill -9 of broker and worker"
+    yield from _until_brokers_run(harness)
 
 
 def _abort(harness: Harness, source: random.Random) -> Iterator[str]:
@@ -86,6 +89,15 @@ def _abort(harness: Harness, source: random.Random) -> Iterator[str]:
         point = source.choice(("after_produce", "after_offsets"))
         harness.workers.arm(worker, f"{point}=abort:{source.randint(1, PASSES_MAX)}")
     yield "a transaction that cannot go on"
+
+
+def _until_brokers_run(harness: Harness) -> Iterator[str]:
+    """A second broker must not go before the first is back: with two of three gone nothing can commit."""
+    deadline = time.monotonic() + BROKER_BACK_S
+    while not harness.cluster.all_brokers_run() and time.monotonic() < deadline:
+        harness.workers.revive()
+        time.sleep(POLL_S)
+    yield "a broker that is back"
 
 
 def _zombie(harness: Harness, source: random.Random) -> Iterator[str]:

@@ -47,7 +47,10 @@ class Harness:
         changelogs = {name: ("compact", count) for name, count in self.topics.changelogs.items()}
         plain = {name: ("delete", count) for name, count in self.topics.topics.items()}
         topics = {**plain, **changelogs}
-        made = [NewTopic(n, count, 1, config={"cleanup.policy": policy}) for n, (policy, count) in topics.items()]
+        made = [
+            NewTopic(n, count, self.cluster.nodes, config={"cleanup.policy": policy})
+            for n, (policy, count) in topics.items()
+        ]
         for future in admin.create_topics(made, operation_timeout=ADMIN_S).values():
             future.result()
         try:
