@@ -28,6 +28,7 @@ from streams.exactly_once.table_spec import TableSpec
 log = structlog.get_logger(__name__)
 
 UNSTABLE_RETRY_S = 0.01  # a pending transaction of the predecessor ends within milliseconds of InitProducerId
+UNSTABLE_ALERT_EVERY = 1_000  # questions, so about ten seconds: longer than any transaction may stay open
 POLL_S = 0.05
 FETCH_MAX = 10_000
 
@@ -51,6 +52,7 @@ def committed_offsets(
     does not mean "none": only an answer without error does. Raises Abandoned when the lane is no longer wanted.
     """
     request = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for topic, number in partitions])]
+    asked = 0
     while wanted():
         try:
             answer = admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=10.0)
@@ -60,6 +62,11 @@ def committed_offsets(
             sleep(UNSTABLE_RETRY_S * 10)
             continue
         if any(entry.error is not None for entry in entries):
+            asked += 1
+            if asked % UNSTABLE_ALERT_EVERY == 0:
+                log.error(
+                    "committed offsets stay unstable: is a transaction hanging?", group=group, partitions=partitions
+                )
             sleep(UNSTABLE_RETRY_S)
             continue
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
