@@ -26,7 +26,7 @@ STARTED = {"condition": "service_started"}
 
 # The entry points change files that are ours, so the servers are started directly.
 KAFKA_SCRIPT = """\
-/opt/kafka/bin/kafka-storage.sh format --ignore-formatted -t "$$(cat /payments/conf/kafka-cluster-id)" \
+/opt/kafka/bin/kafka-storage.sh format --ignore-formatted --cluster-id="$$(cat /payments/conf/kafka-cluster-id)" \
 -c /payments/conf/kafka-0.properties
 exec /opt/kafka/bin/kafka-server-start.sh /payments/conf/kafka-0.properties
 """

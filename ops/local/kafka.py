@@ -118,7 +118,8 @@ def is_formatted(home: Home, node: int) -> bool:
 def format_command(home: Home, cache: Path, node: int) -> list[str]:
     """One-shot: gives an empty data directory its cluster id; leaves a formatted one alone."""
     cluster_id = home.path("conf", "kafka-cluster-id").read_text()
-    arguments = ("format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties_file(home, node)))
+    # With "=": an id may begin with "-" (one in 64), which would be taken for an option.
+    arguments = ("format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(properties_file(home, node)))
     return java_command(STORAGE_TOOL, class_path(cache, "kafka"), 64, _log_options(home), arguments)
 
 
