@@ -41,8 +41,8 @@ from topics.replays import replay_route, service_replayer
 from topics.schema_ids import open_codec
 
 BEHIND_THE_REPLY_S = 0.25
-"""Commit interval of agents behind step 4, for whose transactions no client waits: at 50 payments/s the brokers spent
-17 ms of CPU on each payment, most of it on transactions that carried one record."""
+"""Commit interval of agents behind step 4, for whose transactions no client waits: fewer, larger transactions. Each
+costs the brokers some CPU, whatever it carries."""
 
 
 class Worker:
