@@ -136,3 +136,7 @@ class UpdateWebhookEndpoint(RequestModel, frozen=True, kw_only=True):
     event_types: Annotated[list[EventType], Meta(min_length=1, max_length=32)] | UnsetType = UNSET
     description: Annotated[str, Meta(max_length=500)] | UnsetType = UNSET
     status: Literal["ENABLED", "DISABLED"] | UnsetType = UNSET
+
+
+class RotateSecret(RequestModel, frozen=True, kw_only=True):
+    """POST /webhook_endpoints/{endpoint_id}/rotate_secret"""

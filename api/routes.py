@@ -58,7 +58,10 @@ Access = KeyAccess | OperatorAccess | OpenAccess
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation. `answers` maps each success status to its document's type (None: no body)."""
+    """One operation. `answers` maps each success status to its document's type (None: no body).
+
+    A POST or PATCH that takes no fields has a `body` without fields and `body_optional`: what is sent is never ignored.
+    """
 
     method: str
     path: str
@@ -73,3 +76,7 @@ class Route:
     idempotency_key: IdempotencyKey = IdempotencyKey.IGNORED
     cors: bool = False
     media_type: str = "application/json"
+
+    def __post_init__(self) -> None:
+        without_content = self.method in ("GET", "DELETE")
+        assert without_content or self.body is not None, f"{self.path} would ignore the fields that a client sends"

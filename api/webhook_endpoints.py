@@ -11,7 +11,7 @@ from api.audit import Auditor
 from api.calls import Call
 from api.documents import ListDocument, WebhookEndpointDocument
 from api.lists import ListQuery
-from api.models import CreateWebhookEndpoint, UpdateWebhookEndpoint
+from api.models import CreateWebhookEndpoint, RotateSecret, UpdateWebhookEndpoint
 from api.problems import Problem, not_found, unavailable
 from api.routes import KeyAccess, Route
 from ops.runtime.clock import Clock, to_rfc3339
@@ -111,6 +111,8 @@ class WebhookEndpoints:
                 handler=self.rotate_secret,
                 summary="Replace the secret; the old one signs for 24 h more",
                 access=write,
+                body=RotateSecret,
+                body_optional=True,
                 answers={200: WebhookEndpointDocument},
                 problems=missing,
             ),

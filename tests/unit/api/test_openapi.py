@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from api.documents import PaymentDocument, PaymentEventDocument, TransactionDocument, WebhookEndpointDocument
 from api.openapi import openapi_document, problem_codes
@@ -51,6 +53,12 @@ async def test_unknown_fields_are_refused_by_the_document_too(platform: Platform
     assert schemas["CreatePayment"]["additionalProperties"] is False
     assert schemas["CreatePayment"]["required"] == ["amount", "currency", "customer"]
     assert schemas["Customer"]["additionalProperties"] is False
+
+
+async def test_a_route_that_would_ignore_the_fields_it_is_sent_cannot_be_made(platform: Platform) -> None:
+    rotate = next(route for route in platform.routes if route.path.endswith("/rotate_secret"))
+    with pytest.raises(AssertionError, match="would ignore the fields"):
+        dataclasses.replace(rotate, body=None)
 
 
 async def test_answers_hold_the_documented_fields_in_the_documented_order(platform: Platform) -> None:

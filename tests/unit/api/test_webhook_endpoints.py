@@ -53,6 +53,14 @@ async def test_the_secret_is_stored_encrypted_for_its_endpoint_and_the_old_one_s
     assert stored[1].expires_at == stored[0].created_at + 24 * 3_600 * 1_000_000
 
 
+async def test_a_rotation_takes_no_fields_and_does_not_ignore_those_that_are_sent(platform: Platform) -> None:
+    path = (await platform.call("POST", "/webhook_endpoints", ENDPOINT)).headers["Location"]
+    refused = await platform.call("POST", f"{path}/rotate_secret", {"grace_seconds": 0})
+    assert (refused.status, refused.code, refused.json["param"]) == (400, "unknown_field", "grace_seconds")
+    assert [act.act for act in platform.records.acts] == ["webhook_endpoint.created"]
+    assert (await platform.call("POST", f"{path}/rotate_secret", {})).status == 200
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
