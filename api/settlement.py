@@ -142,11 +142,16 @@ class Settlement:
         if call.caller is not None:
             batches = await self._records.batches_of_merchant(call.caller.merchant_id, day)
             return call.answer(200, page.cut([_batch_fields(each) for each in batches], lambda each: each["batch_id"]))
+        after = None
+        if page.starting_after is not None:
+            after = await self._records.batch(page.starting_after)
+            if after is None or day not in (None, after.settlement_date):
+                raise Problem("invalid_request", "there is no such batch in this list", param="starting_after")
         if day is None:
-            raise Problem("invalid_request", "operators list the batches of one day", param="settlement_date")
-        if page.starting_after is not None and await self._records.batch(page.starting_after) is None:
-            raise Problem("invalid_request", "there is no such batch", param="starting_after")
-        found = await self._records.page_of_date(day, limit=page.limit + 1, starting_after=page.starting_after or "")
+            found = await self._records.page_of_all(limit=page.limit + 1, after=after)
+        else:
+            behind = "" if after is None else after.batch_id
+            found = await self._records.page_of_date(day, limit=page.limit + 1, starting_after=behind)
         data = [_batch_fields(batch) for batch in found[: page.limit]]
         return call.answer(200, ListDocument(data=data, has_more=len(found) > page.limit))
 

@@ -37,6 +37,7 @@ _SELECT_ITEM_PAGE = f"{_SELECT_ITEMS} AND payment_id > ? LIMIT ?"
 _SELECT_BATCH = cql.select(f"{_SUMMARY}, {_CHUNK}", "settlement_batches", "WHERE batch_id = ?")
 _SELECT_BY_DATE = cql.select(_SUMMARY, "settlement_batches_by_date", "WHERE settlement_date = ?")
 _SELECT_DATE_PAGE = f"{_SELECT_BY_DATE} AND batch_id > ? LIMIT ?"
+_SELECT_DATES = cql.select("DISTINCT settlement_date", "settlement_batches_by_date")
 _SELECT_BY_MERCHANT = cql.select(_SUMMARY, "settlement_batches_by_merchant", "WHERE merchant_id = ?")
 _SELECT_MERCHANT_DATE = f"{_SELECT_BY_MERCHANT} AND settlement_date = ?"
 _SELECT_RUN = cql.select("requested_at, requested_by, forced", "settlement_runs", "WHERE settlement_date = ?")
@@ -174,6 +175,22 @@ class SettlementRecords:
         """Up to `limit` batches of a day behind the batch id `starting_after`."""
         rows = await self._session.execute(_SELECT_DATE_PAGE, (settlement_date, starting_after, limit))
         return [_batch_of_row(row) for row in rows]
+
+    async def page_of_all(self, *, limit: int, after: Batch | None = None) -> list[Batch]:
+        """Up to `limit` batches of every merchant behind `after`: newest day first, by batch id within a day."""
+        found: list[Batch] = []
+        for day in await self.dates():
+            if len(found) == limit:
+                break
+            if after is None or day <= after.settlement_date:
+                behind = after.batch_id if after is not None and day == after.settlement_date else ""
+                found += await self.page_of_date(day, limit=limit - len(found), starting_after=behind)
+        return found
+
+    async def dates(self) -> list[str]:
+        """The days that have batches, newest first. One row of each is read: some hundred in a year."""
+        pages = self._session.pages(_SELECT_DATES)
+        return sorted([row.settlement_date async for rows in pages for row in rows], reverse=True)
 
     async def batches_of_merchant(self, merchant_id: str, settlement_date: str | None = None) -> list[Batch]:
         """A merchant's batches, newest day first: at most one per day and currency."""

@@ -181,6 +181,13 @@ async def test_a_batch_is_completed_whatever_arrives_again_or_late(
     assert (listed.batch_id, listed.status, listed.amount) == (batch_id, "COMPLETED", 50)
     assert [entry.batch_id for entry in await settlement.batches_of_merchant(merchant_id)] == [batch_id]
     assert batch_id in [entry.batch_id for entry in await settlement.page_of_date(date, limit=100)]
+    days = await settlement.dates()
+    assert date in days
+    assert days == sorted(set(days), reverse=True)
+    (first,) = await settlement.page_of_all(limit=1)
+    assert first.settlement_date == days[0]
+    assert batch_id in [entry.batch_id for entry in await settlement.page_of_all(limit=1_000)]
+    assert batch_id not in [entry.batch_id for entry in await settlement.page_of_all(limit=1_000, after=found)]
 
 
 async def test_a_run_completes_when_every_partition_and_every_batch_has(store: RecordStore, merchant_id: str) -> None:

@@ -33,6 +33,8 @@ from api.problems import refuse_unparsed, unavailable
 from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
 from api.routes import READERS, OpenAccess, Route
+from api.settlement import Settlement
+from api.settlement_runner import SettlementRunner
 from api.webhook_endpoints import WebhookEndpoints
 from ops.runtime.encryption import DataKeys
 from ops.runtime.http_server import HttpServer
@@ -48,6 +50,7 @@ from tables.records.endpoints import Endpoint
 from tables.records.errors import RecordsUnavailable
 from tables.records.merchants import ApiKey, Merchant
 from tables.records.payments import HistoryEntry
+from tables.records.settlement import Batch, SettlementRecords
 
 START_US = 1_795_000_000_000_000
 MERCHANT = ids.derived(ids.MERCHANT, "one")
@@ -209,6 +212,24 @@ class EndpointRows:
         return self._records.endpoints.pop(endpoint_id, None) is not None
 
 
+class BatchRows(SettlementRecords):
+    """The tables of batches; how pages are cut from them is the real one's."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    async def dates(self) -> list[str]:
+        return sorted({batch.settlement_date for batch in self.batches}, reverse=True)
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        return next((batch for batch in self.batches if batch.batch_id == batch_id), None)
+
+    async def page_of_date(self, settlement_date: str, *, limit: int, starting_after: str = "") -> list[Batch]:
+        assert limit > 0, "Cassandra refuses LIMIT 0"
+        found = [b for b in self.batches if b.settlement_date == settlement_date and b.batch_id > starting_after]
+        return sorted(found, key=lambda batch: batch.batch_id)[:limit]
+
+
 class Log:
     """Kafka's place and the agents': decides each command as it comes."""
 
@@ -317,6 +338,7 @@ class Platform:
         self.settings = api_settings()
         self.clock = SteppingClock()
         self.records = Records()
+        self.batches = BatchRows()
         self.board = ReplyBoard()
         self.board.backlog = Backlog(lambda: time.monotonic() + self.seconds)
         self.board.is_listening = True
@@ -390,8 +412,9 @@ class Platform:
         self._server.add_port("127.0.0.1", 0, None)
         await self._server.start()
         self.port = self._server.ports[0]
-        trail = AuditTrail(self.records).routes()
-        self.operator_routes = [*trail, *OpenApi("Operators", trail, READERS).routes()]
+        settlement = Settlement(self.batches, SettlementRunner(self.settings), auditor)
+        operators = [*AuditTrail(self.records).routes(), *settlement.operator_routes()]
+        self.operator_routes = [*operators, *OpenApi("Operators", operators, READERS).routes()]
         internal = OperatorGate(self.operator_routes, None, metrics, self.refusals)
         self._internal = HttpServer(internal.application(), refuse_unparsed)
         self._internal.add_port("127.0.0.1", 0, None)
