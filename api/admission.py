@@ -15,11 +15,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Gauge
 
 from api.problems import Problem
+from ops.runtime.settings import Settings
 
-COMMANDS_MAX = 10_000  # unanswered at once; at 300 answers/s that is half a minute of catching up
-COMMANDS_FREE = 400  # so few are never too many: one key may have them in flight, however slow the machine is
-LATE_S = 2.0  # an answer that takes longer than this is 202 or 503
-WAIT_MAX_S = 10.0  # a new command that would wait longer is refused
 RATE_WINDOW_S = 5.0
 RATE_STEP_S = 0.1
 OVERTAKEN_S = 60.0  # an answer to a command sent so much later means that the earlier one's is lost
@@ -29,7 +26,8 @@ RETRY_AFTER_MAX_S = 60.0
 class Backlog:
     """The commands of this process that wait for their answer, by correlation id. Only the event loop touches it."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
         self._monotonic = monotonic
         self._sent_at: OrderedDict[str, float] = OrderedDict()
         self._answers: deque[tuple[float, int]] = deque()  # (time, answers within a step from it on)
@@ -44,15 +42,16 @@ class Backlog:
 
     def admit(self) -> None:
         """Raises Problem overloaded when one more command would wait too long."""
-        oldest_s = self.oldest_s()
-        if len(self) < COMMANDS_FREE or (oldest_s <= LATE_S and len(self) < COMMANDS_MAX):
+        limits, oldest_s = self._settings, self.oldest_s()
+        late_s = limits.reply_timeout_s  # an answer that takes longer than this is 202 or 503
+        if len(self) < limits.commands_waiting_free or (oldest_s <= late_s and len(self) < limits.commands_waiting_max):
             return
         rate = self._answers_per_s()
         wait_s = len(self) / rate if rate else None
-        if len(self) >= COMMANDS_MAX:
+        if len(self) >= limits.commands_waiting_max:
             raise _overloaded(oldest_s if wait_s is None else wait_s)  # an outage lasts about as long as it has lasted
-        if wait_s is not None and wait_s > WAIT_MAX_S:
-            raise _overloaded(wait_s - LATE_S)
+        if wait_s is not None and wait_s > limits.command_wait_max_s:
+            raise _overloaded(wait_s - late_s)
 
     def sent(self, correlation_id: str) -> None:
         """From now on the command waits."""

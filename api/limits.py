@@ -12,23 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from api.problems import Problem
+from ops.runtime.settings import Settings
 
 BUCKETS_MAX = 20_000
 KEY_REFUSED_COST = 10.0  # requests that one refused key counts for: guessing keys is dear, mistyping one is not
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the contract promises on the local stack, 500 requests/s and 200 in flight per key, is half of this."""
-
-    key_per_s: float = 1_000.0
-    key_burst: float = 2_000.0
-    key_in_flight: int = 400
-    address_per_s: float = 2_000.0  # several keys may call from behind one address
-    address_burst: float = 4_000.0
 
 
 class TokenBuckets:
@@ -67,13 +56,14 @@ class TokenBuckets:
 
 
 class RateLimits:
-    """The limits of one port of the API. Raises Problem rate_limited with an honest Retry-After."""
+    """The settings' limits for one port of the API. Raises Problem rate_limited with an honest Retry-After."""
 
-    def __init__(self, limits: Limits, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._keys = TokenBuckets(limits.key_per_s, limits.key_burst, monotonic)
-        self._addresses = TokenBuckets(limits.address_per_s, limits.address_burst, monotonic)
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        per_s, burst = settings.address_requests_per_s, settings.address_requests_burst
+        self._keys = TokenBuckets(settings.key_requests_per_s, settings.key_requests_burst, monotonic)
+        self._addresses = TokenBuckets(per_s, burst, monotonic)
         self._in_flight: dict[str, int] = {}
-        self._in_flight_max = limits.key_in_flight
+        self._in_flight_max = settings.key_requests_in_flight
 
     def admit_address(self, address: str) -> None:
         """Before anything is read for the request."""

@@ -72,9 +72,9 @@ class Waiting:
 class ReplyBoard:
     """The requests of this process that wait, by correlation id. Only the event loop's thread touches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog) -> None:
         self._waiting: dict[str, Waiting] = {}
-        self.backlog = Backlog()
+        self.backlog = backlog
         self.is_listening = False  # until then no command may be sent: its reply could be missed
         self.is_draining = False  # the process ends: nobody waits for more than its first reply
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.admission import Backlog
 from api.api_keys import ApiKeys
 from api.audit import Auditor, AuditTrail
 from api.auth import Authenticator
@@ -23,7 +24,7 @@ from api.commands import TOPIC as COMMANDS
 from api.commands import CommandProducer, Encode
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
-from api.limits import Limits, RateLimits
+from api.limits import RateLimits
 from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
@@ -67,7 +68,7 @@ async def _build(service: Service) -> Sequence[Component]:
     codec = await asyncio.to_thread(open_codec, settings)
     store = await open_store(settings)
     clock = SystemClock()
-    board = ReplyBoard()
+    board = ReplyBoard(Backlog(settings))
     producer = CommandProducer(settings, _command_encoder(codec), service.fail)
     replies = ReplyReader(settings, _reply_decoder(codec), board, service.fail)
     secrets = {name: read_secret_keys(settings.secrets_dir / name) for name in _KEY_FILES}
@@ -113,7 +114,7 @@ async def _build(service: Service) -> Sequence[Component]:
         replies,
         runner,
         refusals,
-        _public_server(settings, Gate(public, authenticator, metrics, refusals, RateLimits(Limits()))),
+        _public_server(settings, Gate(public, authenticator, metrics, refusals, RateLimits(settings))),
         _internal_server(settings, Gate(internal, None, metrics, refusals)),
         admin_server(
             settings,

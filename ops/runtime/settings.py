@@ -5,6 +5,7 @@ Nothing else in the platform reads the environment. Secrets never travel in it: 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reply_timeout_s: float = 2.0  # then 202 (create) or 503 (others)
     log_level: str = "info"
 
+    # payment-api's public port; above these it answers 429: api/limits.py (rate_limited), api/admission.py (overloaded).
+    # What the contract promises on the local stack, 500 requests/s and 200 in flight per key, is half of this.
+    key_requests_per_s: float = 1_000.0  # of one API key, for ever
+    key_requests_burst: float = 2_000.0  # of one API key, at once
+    key_requests_in_flight: int = 400
+    address_requests_per_s: float = 2_000.0  # of one address: several keys may call from behind it
+    address_requests_burst: float = 4_000.0
+    commands_waiting_max: int = 10_000  # unanswered at once; at 300 answers/s that is half a minute of catching up
+    commands_waiting_free: int = 400  # so few are never too many: as many as one key may have in flight
+    command_wait_max_s: float = 10.0  # a command that would wait longer is refused
+
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environment` (default: the process's).
@@ -76,9 +88,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if missing:
         raise SettingsError(f"missing environment variable {PREFIX}{missing[0].upper()}")
     try:
-        return msgspec.convert(raw, Settings, strict=False, dec_hook=_decode_path)
+        settings = msgspec.convert(raw, Settings, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"bad setting: {error} (environment variables {PREFIX}*)") from error
+        complaint, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`").partition("[")[0]
+        raise SettingsError(f"{PREFIX}{name.upper()} is {source[PREFIX + name.upper()]!r}: {complaint}") from error
+    _check(settings)
+    return settings
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
@@ -88,6 +104,25 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, field.name)
         pairs[PREFIX + field.encode_name.upper()] = ",".join(value) if isinstance(value, list) else str(value)
     return pairs
+
+
+_POSITIVE = ("key_requests_per_s", "address_requests_per_s", "command_wait_max_s")
+_ONE_OR_MORE = ("key_requests_burst", "key_requests_in_flight", "address_requests_burst", "commands_waiting_free")
+
+
+def _check(settings: Settings) -> None:
+    """What no type says of a limit: one that lets nothing through, or is none, is a mistake."""
+    for name in (*_POSITIVE, *_ONE_OR_MORE):
+        value = getattr(settings, name)
+        if not math.isfinite(value) or value <= 0:
+            raise SettingsError(f"{PREFIX}{name.upper()} is {value:g}: it has to be a finite number above 0")
+        if name in _ONE_OR_MORE and value < 1:
+            raise SettingsError(f"{PREFIX}{name.upper()} is {value:g}: below 1 no request would ever be let through")
+    if settings.commands_waiting_max < settings.commands_waiting_free:
+        raise SettingsError(
+            f"{PREFIX}COMMANDS_WAITING_MAX is {settings.commands_waiting_max}: it has to be at least"
+            f" {PREFIX}COMMANDS_WAITING_FREE, which is {settings.commands_waiting_free}"
+        )
 
 
 def _decode_path(kind: type, value: object) -> object:

@@ -26,7 +26,7 @@ from api.calls import Call
 from api.client_secrets import ClientSecrets
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
-from api.limits import Limits, RateLimits
+from api.limits import RateLimits
 from api.openapi import OpenApi
 from api.payments import payment_routes
 from api.problems import refuse_unparsed, unavailable
@@ -333,14 +333,12 @@ class Answer:
 class Platform:
     """The API under test and everything around it."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
-        self.limits = limits
-        self.settings = api_settings()
+    def __init__(self, **settings: Any) -> None:
+        self.settings = api_settings(**settings)
         self.clock = SteppingClock()
         self.records = Records()
         self.batches = BatchRows()
-        self.board = ReplyBoard()
-        self.board.backlog = Backlog(lambda: time.monotonic() + self.seconds)
+        self.board = ReplyBoard(Backlog(self.settings, lambda: time.monotonic() + self.seconds))
         self.board.is_listening = True
         self.log = Log(self.records, self.board, self.clock)
         self.pepper = one_key("pepper")
@@ -406,7 +404,7 @@ class Platform:
         metrics = HttpMetrics(registry)
         self.refusals = RefusalAudit(self.records, self.clock, registry)
         await self.refusals.start()
-        limits = RateLimits(self.limits, lambda: time.monotonic() + self.seconds)
+        limits = RateLimits(self.settings, lambda: time.monotonic() + self.seconds)
         gate = Gate(self.routes, self.authenticator, metrics, self.refusals, limits)
         self._server = HttpServer(gate.application(), refuse_unparsed)
         self._server.add_port("127.0.0.1", 0, None)

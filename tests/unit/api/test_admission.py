@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from api.admission import COMMANDS_FREE, COMMANDS_MAX, LATE_S, OVERTAKEN_S, RETRY_AFTER_MAX_S, WAIT_MAX_S, Backlog
+from api.admission import OVERTAKEN_S, RETRY_AFTER_MAX_S, Backlog
 from api.problems import Problem
-from tests.unit.api.platform_in_memory import Platform
+from ops.runtime.settings import Settings
+from tests.unit.api.platform_in_memory import Platform, api_settings
+
+SETTINGS = api_settings(reply_timeout_s=2.0)
+COMMANDS_FREE, COMMANDS_MAX = SETTINGS.commands_waiting_free, SETTINGS.commands_waiting_max
+LATE_S, WAIT_MAX_S = SETTINGS.reply_timeout_s, SETTINGS.command_wait_max_s
 
 
 class Pipeline:
     """Commands come and are answered at steady rates, in steps of 0.1 s."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = SETTINGS) -> None:
         self.now = 0.0
-        self.backlog = Backlog(lambda: self.now)
+        self.backlog = Backlog(settings, lambda: self.now)
         self.waiting: list[str] = []
         self.refused: list[int] = []
         self._made = 0
@@ -82,6 +88,15 @@ def test_few_commands_are_never_too_many_however_slow_the_answers() -> None:
     assert pipeline.refused == []
 
 
+def test_how_long_a_queue_may_be_is_a_setting() -> None:
+    patient = Pipeline(msgspec.structs.replace(SETTINGS, command_wait_max_s=30.0))
+    patient.run(60, sent_per_s=500, answered_per_s=100)
+    assert 100 * WAIT_MAX_S + 50 < len(patient.backlog) <= 100 * 30 + 50
+    small = Pipeline(msgspec.structs.replace(SETTINGS, commands_waiting_max=COMMANDS_FREE))
+    small.run(10, sent_per_s=200, answered_per_s=0)
+    assert len(small.backlog) == COMMANDS_FREE
+
+
 def test_a_reply_that_never_comes_is_forgotten_once_overtaken() -> None:
     pipeline = Pipeline()
     pipeline.backlog.sent("lost")
@@ -91,7 +106,7 @@ def test_a_reply_that_never_comes_is_forgotten_once_overtaken() -> None:
 
 
 def test_a_command_that_did_not_become_durable_does_not_wait() -> None:
-    backlog = Backlog(lambda: 0.0)
+    backlog = Backlog(SETTINGS, lambda: 0.0)
     backlog.sent("a")
     backlog.withdrawn("a")
     backlog.answered("a")

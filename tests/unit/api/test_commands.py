@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from api.admission import Backlog
 from api.commands import CommandProducer
 from api.problems import Problem
 from api.replies import ReplyBoard, ReplyReader
@@ -45,7 +46,7 @@ async def test_the_reader_starts_without_kafka_and_says_that_it_cannot_listen_ye
 ) -> None:
     monkeypatch.setattr("api.replies.START_TIMEOUT_S", 0.3)
     monkeypatch.setattr("api.replies.ATTACH_TIMEOUT_S", 0.2)
-    board = ReplyBoard()
+    board = ReplyBoard(Backlog(settings))
     failures: list[BaseException] = []
     reader = ReplyReader(settings, lambda _data: pytest.fail("no reply can come"), board, failures.append)
     await reader.start()

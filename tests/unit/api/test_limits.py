@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from api.limits import BUCKETS_MAX, KEY_REFUSED_COST, Limits, TokenBuckets, address_name
-from tests.unit.api.platform_in_memory import Answer, Platform
+from api.limits import BUCKETS_MAX, KEY_REFUSED_COST, TokenBuckets, address_name
+from tests.unit.api.platform_in_memory import Answer, Platform, api_settings
 
 
 def refused(answer: Answer) -> bool:
@@ -61,13 +61,13 @@ def test_one_subscriber_is_one_address() -> None:
 
 
 def test_the_local_stack_keeps_the_contracts_promise() -> None:
-    limits = Limits()
-    assert min(limits.key_per_s, limits.address_per_s) >= 500
-    assert limits.key_in_flight >= 200
+    settings = api_settings()
+    assert min(settings.key_requests_per_s, settings.address_requests_per_s) >= 500
+    assert settings.key_requests_in_flight >= 200
 
 
 async def test_a_key_that_asks_too_often_is_429_with_whole_seconds_and_others_are_not() -> None:
-    async with Platform(Limits(key_per_s=0.25, key_burst=3)) as platform:
+    async with Platform(key_requests_per_s=0.25, key_requests_burst=3) as platform:
         answers = [await platform.call("GET", "/payments") for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 200, 429]
         assert refused(answers[-1])
@@ -81,7 +81,7 @@ async def test_a_key_that_asks_too_often_is_429_with_whole_seconds_and_others_ar
 
 
 async def test_a_key_has_so_many_requests_in_flight_and_no_more() -> None:
-    async with Platform(Limits(key_in_flight=2)) as platform:
+    async with Platform(key_requests_in_flight=2) as platform:
         payment_id = (await platform.create()).json["payment_id"]
         waiting = [
             asyncio.create_task(platform.confirm(payment_id, "c1", headers={"Prefer": "wait=20"})) for _ in range(2)
@@ -97,7 +97,7 @@ async def test_a_key_has_so_many_requests_in_flight_and_no_more() -> None:
 
 
 async def test_an_address_that_asks_too_often_is_429_before_its_key_is_read() -> None:
-    async with Platform(Limits(address_per_s=0.5, address_burst=2)) as platform:
+    async with Platform(address_requests_per_s=0.5, address_requests_burst=2) as platform:
         assert (await platform.call("GET", "/openapi.json", key=None)).status == 200
         assert (await platform.call("GET", "/payments")).status == 200
         reads = platform.records.reads
@@ -109,6 +109,6 @@ async def test_an_address_that_asks_too_often_is_429_before_its_key_is_read() ->
 
 
 async def test_guessing_keys_costs_an_address_several_requests_each() -> None:
-    async with Platform(Limits(address_per_s=0.5, address_burst=2 * KEY_REFUSED_COST)) as platform:
+    async with Platform(address_requests_per_s=0.5, address_requests_burst=2 * KEY_REFUSED_COST) as platform:
         answers = [await platform.call("GET", "/payments", key="sk_test_x") for _ in range(3)]
         assert [answer.status for answer in answers] == [401, 401, 429]
