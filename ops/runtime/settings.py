@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reply_timeout_s: float = 2.0  # then 202 (create) or 503 (others)
     log_level: str = "info"
 
-    # payment-api's public port; above these it answers 429: api/limits.py (rate_limited), api/admission.py (overloaded).
+    # payment-api's public port; above these it is 429: api/limits.py (rate_limited), api/admission.py (overloaded).
     # What the contract promises on the local stack, 500 requests/s and 200 in flight per key, is half of this.
     key_requests_per_s: float = 1_000.0  # of one API key, for ever
     key_requests_burst: float = 2_000.0  # of one API key, at once
