@@ -195,7 +195,7 @@ class Lane:
             return None
         headers = message.headers()
         headers = tuple(headers) if headers else ()
-        return Record(message.topic(), self.partition, message.offset(), key, decoded, timestamp_ms, headers)
+        return Record(message.topic(), self.partition, message.offset(), key, decoded, timestamp_ms, headers, value)
 
     def _may_decode(self) -> bool:
         return self._decode_again_ms <= (self._clock_ms() if self._decode_again_ms else 0)

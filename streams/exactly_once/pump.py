@@ -160,6 +160,7 @@ class Pump:
             self._begin_commit(lane)
         self._end_drains()
         self._flow()
+        self._watch_commits()
         self._fetch(0.0 if worked else self._patience_s())
         self.progressed_at = time.monotonic()
 
@@ -305,6 +306,12 @@ class Pump:
                 due_ms = lane.idle_until_ms()
                 overdue_ms = 0 if due_ms is None else max(0, self._clock_ms() - due_ms)
                 lane.metrics.timers_overdue_seconds.set(overdue_ms / 1000)
+
+    def _watch_commits(self) -> None:
+        """End a worker whose lane can never commit again: it would stand still and look well. Its successor goes on."""
+        for lane in self._lanes:
+            if lane.committing and (call := lane.producer.overdue) is not None:
+                raise LaneLost(f"{lane.name}: librdkafka does not come back from {call}")
 
     def _lag(self, lane: Lane) -> int:
         lag = 0

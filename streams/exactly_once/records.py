@@ -25,6 +25,7 @@ class Record:
     value: Any
     timestamp_ms: int
     headers: tuple[tuple[str, bytes], ...] = ()
+    data: bytes | None = None  # what `value` was decoded from, for dead letters; None for a timer
 
 
 @dataclass(slots=True, frozen=True)

@@ -49,11 +49,13 @@ class Bench:
         self._offsets: dict[str, int] = {}
         self._highest_ms = 0
 
-    def record(self, topic: str, key: bytes, value: Any, *, timestamp_ms: int | None = None) -> Record:
-        """The next record of `topic`, appended now unless said otherwise."""
+    def record(
+        self, topic: str, key: bytes, value: Any, *, timestamp_ms: int | None = None, data: bytes | None = None
+    ) -> Record:
+        """The next record of `topic`, appended now unless said otherwise; `data` is what `value` was decoded from."""
         offset = self._offsets[topic] = self._offsets.get(topic, -1) + 1
         at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
-        return Record(topic, self.partition, offset, key, value, at_ms)
+        return Record(topic, self.partition, offset, key, value, at_ms, data=data)
 
     def decide(self, handler: Decider, *records: Record) -> list[Send]:
         """Run a decider over one batch and commit it; returns what this batch sent."""

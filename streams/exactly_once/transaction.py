@@ -32,6 +32,10 @@ PARTITION_UNASSIGNED = -1  # librdkafka's: the partitioner chooses
 
 _STEP_TIMEOUT_S = 8.0  # within the transaction's time-out, so that the broker cannot abort behind our back first
 
+_OVERDUE_S = _STEP_TIMEOUT_S + 4.0
+"""A call still out after so long ignores its time-out. librdkafka 2.10 to 2.16 never returns from
+send_offsets_to_transaction when the group's coordinator went away and came back meanwhile (its issues 5456, 5511)."""
+
 _GENERATION_OVER = {
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -84,6 +88,7 @@ class LaneProducer:
         self._delivered = 0
         self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
+        self._calling: tuple[str, float] | None = None  # what librdkafka was asked to do, and when (monotonic seconds)
         self._producer = clients.producer(
             {
                 **config,
@@ -122,9 +127,27 @@ class LaneProducer:
         except SystemError as error:
             # A fatal error (fenced) that arrives inside a callback surfaces as this from the C binding.
             raise LaneLost(f"fatal error inside a delivery callback: {error.__cause__ or error}") from error
+        finally:
+            self._calling = None
+
+    @property
+    def overdue(self) -> str | None:
+        """The call from which librdkafka has not come back long after its time-out; None while all is well.
+
+        For another thread than the one that commits. Nothing can be done about such a call: its thread is gone for
+        good, and the transaction is ended by the broker or by the successor.
+        """
+        calling = self._calling
+        if calling is None or time.monotonic() - calling[1] < _OVERDUE_S:
+            return None
+        return calling[0]
+
+    def _calls(self, what: str) -> None:
+        self._calling = (what, time.monotonic())
 
     def _commit(self, work: Work) -> Receipt:
         failpoint("before_begin")
+        self._calls("begin_transaction")
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
@@ -140,6 +163,7 @@ class LaneProducer:
         except BufferError as error:
             raise self._abort(error) from error
         failpoint("before_end")
+        self._calls("commit_transaction")
         try:
             self._producer.commit_transaction(_STEP_TIMEOUT_S)
         except KafkaException as error:
@@ -183,6 +207,7 @@ class LaneProducer:
         while True:
             try:
                 remaining = max(0.1, deadline - time.monotonic())
+                self._calls("send_offsets_to_transaction")
                 self._producer.send_offsets_to_transaction(offsets, work.membership.encode(), remaining)
                 return
             except KafkaException as error:
@@ -191,6 +216,7 @@ class LaneProducer:
 
     def _check_deliveries(self, expected: int) -> None:
         """Step 5: every record of the transaction is acknowledged."""
+        self._calls("flush")
         self._producer.flush(_STEP_TIMEOUT_S)
         if self._undelivered is not None:
             raise KafkaException(self._undelivered)
@@ -219,7 +245,9 @@ class LaneProducer:
         if isinstance(verdict, LaneLost):
             return verdict
         try:
+            self._calls("flush")
             self._producer.flush(_STEP_TIMEOUT_S)
+            self._calls("abort_transaction")
             self._producer.abort_transaction(_STEP_TIMEOUT_S)
         except KafkaException as error:
             return LaneLost(f"abort_transaction: {error.args[0].str()} (after {cause})")

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from ops.chaos.engine.cluster import Cluster
+from ops.chaos.engine.cluster import Cluster, own_cluster
 from ops.chaos.engine.faults import FAILPOINTS
 from ops.chaos.engine.harness import Harness
 from ops.chaos.engine.load import amounts, append
@@ -86,6 +86,20 @@ def test_a_group_offset_moved_without_its_state_is_refused_at_start(harness: Har
     assert harness.workers.wait(worker, 60) == 1
     assert "StateMismatch" in harness.workers.log_of(0)
     assert "Move both together" in harness.workers.log_of(0)
+
+
+def test_a_broker_that_went_away_in_good_order_is_found_again(tmp_path: Path) -> None:
+    """librdkafka then waits for ever inside a commit for a group coordinator that it has forgotten."""
+    with own_cluster() as cluster, Harness(cluster, Topics("t-restart"), tmp_path).prepared() as harness:
+        append(cluster, harness.topics, amounts(500, 12))
+        harness.workers.start()
+        harness.settle(SETTLE_S)
+        cluster.kill_broker(0, signal.SIGTERM)
+        append(cluster, harness.topics, amounts(500, 13))
+        verdict = harness.finish(SETTLE_S)
+        assert verdict.violations == []
+        ended = harness.workers.ended
+    assert not ended or set(ended) == {"LaneLost"}, ended
 
 
 def test_stock_faust_turns_red(kafka_super_user: Cluster, tmp_path: Path) -> None:

@@ -66,17 +66,17 @@ class Cluster:
         """Whether brokers may be killed: they are ours, and others go on meanwhile."""
         return self.home is not None and self.nodes > 1
 
-    def kill_broker(self, node: int) -> None:
-        """kill -9; the supervisor starts it again. Returns when it is gone."""
-        assert self.home is not None, "only a broker of our own may be killed"
+    def kill_broker(self, node: int, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it; the supervisor starts it again. Returns when it is gone."""
+        assert self.home is not None, "only a broker of our own may be ended"
         state = read_state(self.home)
         assert state is not None
         pid = next(unit.pid for unit in state.processes if unit.name == "kafka" and unit.instance == node)
         if pid is None:
             return  # it is down already
         broker = psutil.Process(pid)
-        os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs([broker], timeout=5)
+        os.kill(pid, how)
+        psutil.wait_procs([broker], timeout=STOP_S)
 
     def all_brokers_run(self) -> bool:
         """Whether every broker of our own is up again."""
