@@ -21,7 +21,7 @@ from streams.agents.replies import ReplyProducer
 from streams.agents.settlement import Settlement, SettlementOutputs
 from streams.agents.settlement_submissions import SettlementSubmissions
 from streams.agents.webhooks import Webhooks
-from streams.app import new_app, read, write
+from streams.app import dead_letter_output, new_app, read, write
 from streams.domain.retry import RetryPolicy
 from streams.exactly_once.app import App
 from streams.exactly_once.errors import LaneLost
@@ -129,6 +129,7 @@ async def build_payment_worker(service: Service) -> Sequence[Component]:
         events=write("payments.events", codec),
         requests=write("provider.requests", codec),
         entries=write("settlement.entries", codec),
+        given_up=dead_letter_output(service.settings.service, "provider.outcomes", codec),
     )
     handler = Payments(
         payments_table(codec),

@@ -32,6 +32,7 @@ from streams.domain.envelope import Actor, Value
 from streams.domain.events import CommandFailed
 from streams.domain.settlement_days import is_date
 from streams.domain.settling import close_day
+from streams.exactly_once.agent import DeadLetter
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.records import TIMERS, Output, Record
@@ -66,16 +67,20 @@ WRITERS: Mapping[str, Actor] = {
 REARM_MS = 300_000
 """After a timer's command raised (a bug) it is tried again so much later: the payment must not be forgotten."""
 
+GIVEN_UP = "GivenUp"
+"""The `error_class` of an operation at the provider that is not tried any more."""
+
 _decode_expiry = msgspec.msgpack.Decoder(ExpiryDue).decode
 _decode_request = msgspec.msgpack.Decoder(RequestDue).decode
 
 
 class PaymentsOutputs(Value, frozen=True, kw_only=True):
-    """Where the agent writes: payments.events, provider.requests, settlement.entries."""
+    """Where the agent writes: payments.events, provider.requests, settlement.entries, provider.outcomes.dlq."""
 
     events: Output
     requests: Output
     entries: Output
+    given_up: Output  # takes DeadLetter
 
 
 class Payments:
@@ -149,6 +154,8 @@ class Payments:
             expected = 0 if row is None else row.payment.revision
             effects.put(self._payments, record.key, decision.row, expected_version=expected)
         self._send(record.key, decision, effects)
+        if decision.given_up is not None:
+            effects.send(self._outputs.given_up, _given_up(record, decision.given_up), key=record.key)
 
     def _send(self, key: bytes, decision: Decision, effects: Effects) -> None:
         if decision.event is not None:
@@ -197,6 +204,15 @@ def command_of(record: Record) -> PaymentCommand | CloseSettlementDay | None:
     if not isinstance(command, CloseSettlementDay) and record.key != command.payment_id.encode():
         raise Poison(f"the key is not the payment's id: {record.key[:40]!r}")
     return command
+
+
+def _given_up(record: Record, why: str) -> DeadLetter:
+    """The answer that ended an operation without the provider's decision, for people to see.
+
+    Replaying it is harmless: nobody awaits it any more, so it is recorded as CommandRepeated and changes nothing.
+    """
+    source = (record.topic, record.partition, record.offset)
+    return DeadLetter(*source, record.key, record.data, record.headers, GIVEN_UP, why)
 
 
 def _timed(record: Record) -> TimedCommand:

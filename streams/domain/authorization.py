@@ -12,6 +12,7 @@ from streams.domain.operations import (
     attempted,
     begin,
     concluded,
+    given_up,
     next_operation,
     no_more,
     try_again,
@@ -107,6 +108,7 @@ def _fail(row: PaymentRow, failed: AttemptFailed, context: Context) -> Decision:
         failed,
         reply_to=failed.reply_to,
         timers=(no_more(failed.transaction_id),),
+        given_up=given_up(transaction, failed),
         operations=without_operation(row, failed.transaction_id),
     )
 
@@ -123,5 +125,6 @@ def _void(row: PaymentRow, failed: AttemptFailed, context: Context) -> Decision:
         reply_to=None,
         requests=(begun.request,),
         timers=(no_more(failed.transaction_id), begun.timer),
+        given_up=given_up(transaction, failed),
         operations=(*without_operation(row, failed.transaction_id), begun.operation),
     )

@@ -63,6 +63,7 @@ class Decision(Value, frozen=True, kw_only=True, gc=False):
     requests: tuple[ProviderRequest, ...] = ()
     entries: tuple[PaymentEntry, ...] = ()
     timers: tuple[SetTimer | CancelTimer, ...] = ()
+    given_up: str | None = None  # why the command's operation at the provider is not tried any more: a dead letter
 
 
 def revised(payment: Payment, context: Context, **changes: Any) -> Payment:
@@ -89,6 +90,7 @@ def decided(
     requests: tuple[ProviderRequest, ...] = (),
     entries: tuple[PaymentEntry, ...] = (),
     timers: tuple[SetTimer | CancelTimer, ...] = (),
+    given_up: str | None = None,
     **row_changes: Any,
 ) -> Decision:
     """The payment became `payment`: its event, which the transition table names, and its row."""
@@ -111,7 +113,7 @@ def decided(
         row = PaymentRow(payment=payment, last_event_id=event.id, **row_changes)
     else:
         row = replace(before, payment=payment, last_event_id=event.id, **row_changes)
-    return Decision(event=event, row=row, requests=requests, entries=entries, timers=timers)
+    return Decision(event=event, row=row, requests=requests, entries=entries, timers=timers, given_up=given_up)
 
 
 def rejected(

@@ -201,6 +201,12 @@ def attempted(row: PaymentRow, failed: AttemptFailed, context: Context) -> Trans
     return replace(transaction, attempts=attempts, error=failed.error, updated_at=context.now_us)
 
 
+def given_up(transaction: Transaction, failed: AttemptFailed) -> str:
+    """Why `transaction` is not tried any more, for its dead letter: what of, how often sent, and the last error."""
+    name = f"{transaction.type.value} {transaction.transaction_id}"
+    return f"{name} is given up; sends: {transaction.attempts}; last error: {failed.error.message}"
+
+
 def next_operation(row: PaymentRow, failed: AttemptFailed) -> ProviderOperation:
     """The operation on its next attempt; once in doubt, always in doubt."""
     operation = row.operation(failed.transaction_id)

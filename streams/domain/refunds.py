@@ -11,6 +11,7 @@ from streams.domain.operations import (
     attempted,
     begin,
     concluded,
+    given_up,
     next_operation,
     no_more,
     try_again,
@@ -108,5 +109,6 @@ def _released(row: PaymentRow, ended: Transaction, cause: RefundOutcome | Attemp
         cause,
         reply_to=cause.reply_to,
         timers=(no_more(ended.transaction_id),),
+        given_up=given_up(ended, cause) if isinstance(cause, AttemptFailed) else None,
         operations=without_operation(row, ended.transaction_id),
     )

@@ -26,6 +26,7 @@ from streams.domain.operations import (
     attempted,
     begin,
     concluded,
+    given_up,
     next_operation,
     no_more,
     try_again,
@@ -154,4 +155,13 @@ def _refused(row: PaymentRow, void: Transaction, outcome: VoidOutcome | AttemptF
         again = ProviderOperation(transaction_id=authorization.transaction_id, attempt=rounds + 1, in_doubt=True)
         operations = (*operations, again)
         timers = (*timers, ask_again(payment, again, outcome, context))
-    return decided(row, after, outcome, reply_to=None, entries=entries, timers=timers, operations=operations)
+    return decided(
+        row,
+        after,
+        outcome,
+        reply_to=None,
+        entries=entries,
+        timers=timers,
+        given_up=given_up(void, outcome) if isinstance(outcome, AttemptFailed) else None,
+        operations=operations,
+    )

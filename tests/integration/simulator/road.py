@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from streams.agents.authorizations import authorizations
 from streams.agents.messages import message_of
 from streams.agents.payments import COMMANDS, OUTCOMES, Payments, PaymentsOutputs
+from streams.app import dead_letter_output
 from streams.domain import ids
 from streams.domain.commands import SettlementOutcome
 from streams.domain.envelope import Command
@@ -83,11 +84,15 @@ class Road:
         self.table = payments_table(self.codec)
         requests = self._output("provider.requests")
         outputs = PaymentsOutputs(
-            events=self._output("payments.events"), requests=requests, entries=self._output("settlement.entries")
+            events=self._output("payments.events"),
+            requests=requests,
+            entries=self._output("settlement.entries"),
+            given_up=dead_letter_output("payment-worker", OUTCOMES, self.codec),
         )
         self.agent = Payments(self.table, outputs, partitions=6, entry_partitions=3)
         self.gateway = authorizations(breaker, self._output(OUTCOMES), self, registry=self.registry)
         self.requests: list[Message] = []
+        self.letters: list[Message] = []  # dead letters of operations that were given up
         self.give(create())
 
     def now_us(self) -> int:
@@ -177,14 +182,15 @@ class Road:
         for send in self.bench.decide(self.agent, *records):
             if send.topic == "provider.requests":
                 self.requests.append(self._message(send.topic, send.value))
+            elif send.topic == "provider.outcomes.dlq":
+                self.letters.append(self._message(send.topic, send.value))
 
     def _output(self, topic: str) -> Output:
         return Output(topic, self.codec.encoder(topic))
 
     def _record(self, topic: str, message: Message) -> Record:
-        return self.bench.record(
-            topic, KEY, self._message(topic, self.codec.encode(topic, message.name, message.fields))
-        )
+        data = self.codec.encode(topic, message.name, message.fields)
+        return self.bench.record(topic, KEY, self._message(topic, data), data=data)
 
     def _message(self, topic: str, value: bytes | None) -> Message:
         assert value is not None

@@ -13,6 +13,7 @@ import pytest
 
 from ops.runtime.clock import SystemClock
 from ops.simulator.server import Simulator
+from streams.agents.payments import GIVEN_UP
 from streams.domain.payment import PaymentStatus, TransactionStatus, TransactionType
 from streams.provider.circuit import CircuitPolicy
 from streams.provider.simulator import SimulatorProvider
@@ -88,6 +89,7 @@ async def test_each_token_is_decided_as_the_contract_says(
     assert await movements(gateway) == moved
     assert took_ms <= DECIDED_MS_MAX
     assert authorization.error == payment.failure
+    assert [letter.fields["error_class"] for letter in road.letters] == [GIVEN_UP] * (end == UNAVAILABLE)
     ended_by_void = token == "pm_provider_timeout_uncharged"
     assert [each.status.value for each in payment.transactions if each.type is VOID] == ["SUCCEEDED"] * ended_by_void
     assert [timer.name for timer in road.bench.timers()] == []

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from streams.agents.messages import message_of
-from streams.agents.payments import CLOSINGS, COMMANDS, INTAKE, OUTCOMES, Payments, PaymentsOutputs
+from streams.agents.payments import CLOSINGS, COMMANDS, GIVEN_UP, INTAKE, OUTCOMES, Payments, PaymentsOutputs
+from streams.app import dead_letter_output
 from streams.domain import ids
 from streams.domain.commands import CloseSettlementDay
 from streams.domain.envelope import Actor, Command
-from streams.domain.payment import PaymentRow, PaymentStatus
+from streams.domain.payment import PaymentRow, PaymentStatus, TransactionStatus, TransactionType
 from streams.exactly_once.effects import Effects
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.layers import Send
@@ -29,9 +31,12 @@ from tests.unit.domain.payments_in_states import (
     TOMORROW,
     attempt_failed,
     authorized,
+    cancel,
     confirm,
     create,
+    refund,
     settled,
+    transaction,
 )
 from topics.codec import Message
 
@@ -49,6 +54,7 @@ class PaymentsBench:
             events=self._output("payments.events"),
             requests=self._output("provider.requests"),
             entries=self._output("settlement.entries"),
+            given_up=dead_letter_output("payment-worker", OUTCOMES, self.codec),
         )
         self.agent = Payments(
             self.table, outputs, partitions=6, entry_partitions=3, intake_merchants=frozenset({MERCHANT})
@@ -61,8 +67,8 @@ class PaymentsBench:
     def record(self, command: Command, topic: str = COMMANDS, key: bytes = KEY) -> Record:
         """The record of a command, decoded from its own bytes."""
         message = message_of(command)
-        decoded = self.codec.decode(topic, self.codec.encode(topic, message.name, message.fields))
-        return self.bench.record(topic, key, decoded)
+        data = self.codec.encode(topic, message.name, message.fields)
+        return self.bench.record(topic, key, self.codec.decode(topic, data), data=data)
 
     def give(self, *records: Record) -> list[tuple[Send, Message]]:
         """Decide one batch: what was sent, with its messages."""
@@ -143,6 +149,81 @@ def test_a_lost_outcome_is_asked_for_again(payments: PaymentsBench) -> None:
     assert payments.names(*payments.bench.advance(30_000)) == ["AuthorizeRequest"]
     assert payments.row.operations[0].in_doubt
     assert payments.names(*payments.bench.advance(60_000)) == ["AuthorizeRequest"]
+
+
+AUTHORIZATION, VOID, REFUND = TransactionType.AUTHORIZATION, TransactionType.VOID, TransactionType.REFUND
+
+
+def spend(payments: PaymentsBench, kind: TransactionType, *, known: bool) -> list[tuple[Send, Message]]:
+    """All attempts of the operation under way fail; what the last one brings about."""
+    for attempt in (1, 2, 3, 4):
+        sent = payments.give(payments.record(attempt_failed(kind, attempt, known=known), OUTCOMES))
+        assert [message.name for _, message in sent] == ["PaymentUpdated"]
+        payments.give(*payments.bench.advance(60_000))
+    return payments.give(payments.record(attempt_failed(kind, 5, known=known), OUTCOMES))
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "known", "beside", "status"),
+    [
+        (AUTHORIZATION, [], True, ["PaymentFailed"], PaymentStatus.FAILED),
+        (AUTHORIZATION, [], False, ["PaymentUpdated", "VoidRequest"], PaymentStatus.PROCESSING),
+        (VOID, [authorized, cancel], True, ["PaymentUpdated", "EntryAdded"], PaymentStatus.AUTHORIZED),
+        (REFUND, [authorized, settled, refund], True, ["PaymentUpdated"], PaymentStatus.SETTLED),
+    ],
+)
+def test_an_operation_that_is_given_up_is_a_dead_letter_with_its_cause_whose_replay_changes_nothing(
+    payments: PaymentsBench,
+    kind: TransactionType,
+    steps: list[Callable[[], Command]],
+    known: bool,
+    beside: list[str],
+    status: PaymentStatus,
+) -> None:
+    topics = {authorized: OUTCOMES, settled: OUTCOMES}
+    payments.give(payments.record(create()), payments.record(confirm()))
+    payments.give(*(payments.record(step(), topics.get(step, COMMANDS)) for step in steps))
+
+    *others, (send, letter) = spend(payments, kind, known=known)
+
+    assert [message.name for _, message in others] == beside
+    assert payments.row.payment.status is status
+    assert (send.topic, send.key) == ("provider.outcomes.dlq", KEY)
+    given_up = transaction(payments.row, kind)
+    assert (letter.fields["error_class"], letter.fields["error_text"]) == (
+        GIVEN_UP,
+        f"{kind.value} {given_up.transaction_id} is given up; sends: 5; last error: 503",
+    )
+    assert (letter.fields["source_topic"], letter.fields["source_partition"], letter.fields["key"]) == (
+        OUTCOMES,
+        4,
+        KEY,
+    )
+    value = letter.fields["value"]
+    read = payments.codec.decode(OUTCOMES, value)
+    assert (read.name, read.fields["attempt"], read.fields["transaction_id"]) == (
+        "AttemptFailed",
+        5,
+        given_up.transaction_id,
+    )
+
+    before, armed = payments.row, payments.bench.timers()
+    assert payments.names(payments.bench.record(OUTCOMES, KEY, read, data=value)) == ["CommandRepeated"]
+    assert (payments.row, payments.bench.timers()) == (before, armed)
+
+
+def test_what_may_not_be_given_up_while_its_outcome_is_unknown_is_no_dead_letter(payments: PaymentsBench) -> None:
+    for command, topic in (
+        (create(), COMMANDS),
+        (confirm(), COMMANDS),
+        (authorized(), OUTCOMES),
+        (settled(), OUTCOMES),
+        (refund(), COMMANDS),
+    ):
+        payments.give(payments.record(command, topic))
+    sent = spend(payments, REFUND, known=False)
+    assert [message.name for _, message in sent] == ["PaymentUpdated"]
+    assert transaction(payments.row, REFUND).status is TransactionStatus.PENDING
 
 
 def test_internal_topics_are_their_writer_s_whatever_the_record_claims(payments: PaymentsBench) -> None:

@@ -106,6 +106,18 @@ def test_one_bad_record_in_a_batch_is_set_aside_and_the_others_are_decided_in_or
     assert lane.positions == {("in", 0): 5}
 
 
+def test_a_handler_may_bury_a_record_with_the_bytes_that_it_was_read_from() -> None:
+    def bury(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
+        for record in batch:
+            assert record.data is not None
+            effects.send(Output("in.dlq", bytes), record.data, key=record.key)
+
+    lane = lane_of(DeciderLane, spec_of(bury))
+    lane.feed([Fetched(0, b"a")])
+    lane.work()
+    assert sent(lane) == [("in.dlq", b"a")]
+
+
 def test_a_record_that_cannot_be_decoded_now_waits_and_keeps_its_place() -> None:
     lane = lane_of(DeciderLane, spec_of(echo))
     lane.feed([Fetched(0, b"a"), Fetched(1, b"later"), Fetched(2, b"b")])
