@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from tests.local_servers import Servers
+from tests.tls_sessions import tls_session
 
 PAYMENT = {
     "amount": 2500,
@@ -42,13 +41,14 @@ class Client:
         context = ssl.create_default_context(cafile=str(servers.home.ca))
         if identity is not None:
             context.load_cert_chain(servers.tls(identity).cert, servers.tls(identity).key)
-        self._session = aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(ssl=context))
+        self._opening = tls_session(url, context)
 
     async def __aenter__(self) -> Client:
+        self._session = await self._opening.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+    async def __aexit__(self, *error: Any) -> None:
+        await self._opening.__aexit__(*error)
 
     async def call(
         self, method: str, path: str, body: object = None, *, key: str | None = None, **headers: str

@@ -16,6 +16,7 @@ from ops.runtime.settings import Settings
 from ops.runtime.tls import client_context
 from ops.simulator.server import Simulator
 from streams.provider.simulator import SimulatorProvider
+from tests.tls_sessions import tls_session
 
 SettingsOf = Callable[..., Settings]
 
@@ -75,8 +76,7 @@ def tls_of(settings_of: SettingsOf) -> Callable[[str], ssl.SSLContext]:
 @pytest.fixture
 async def gateway(tls_of: Callable[[str], ssl.SSLContext], url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """A client with the gateway's certificate."""
-    connector = aiohttp.TCPConnector(ssl=tls_of("provider-gateway"))
-    async with aiohttp.ClientSession(url, connector=connector) as session:
+    async with tls_session(url, tls_of("provider-gateway")) as session:
         yield session
 
 

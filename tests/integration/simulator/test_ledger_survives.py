@@ -9,12 +9,14 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
 import pytest
 
 from ops.runtime.settings import Settings, settings_environment
+from tests.tls_sessions import tls_session
 
 PROGRAM = """
 import sys
@@ -59,8 +61,8 @@ class Process:
         async with asyncio.timeout(15):
             return await self.process.wait()
 
-    def client(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(self.url, connector=aiohttp.TCPConnector(ssl=self._tls))
+    def client(self) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+        return tls_session(self.url, self._tls)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from ops.simulator.behaviours import BEHAVIOURS, Behaviour
+from tests.tls_sessions import tls_session
 
 TlsOf = Callable[[str], ssl.SSLContext]
 
@@ -45,8 +46,7 @@ async def kinds(client: aiohttp.ClientSession) -> list[str]:
 
 async def test_only_gateway_and_auditor_may_call_and_the_auditor_only_reads(tls_of: TlsOf, url: str) -> None:
     async def status(identity: str, method: str, path: str) -> int:
-        connector = aiohttp.TCPConnector(ssl=tls_of(identity))
-        async with aiohttp.ClientSession(url, connector=connector) as client:
+        async with tls_session(url, tls_of(identity)) as client:
             body = None if method == "GET" else authorization()
             async with client.request(method, path, json=body, headers={"Idempotency-Key": "txn_1"}) as response:
                 return response.status
@@ -61,7 +61,7 @@ async def test_only_gateway_and_auditor_may_call_and_the_auditor_only_reads(tls_
 async def test_a_client_without_a_certificate_gets_no_answer(url: str, settings_of: Any) -> None:
     context = ssl.create_default_context(cafile=settings_of("auditor").tls_ca)
     with pytest.raises(aiohttp.ClientError):
-        async with aiohttp.ClientSession() as client, client.get(f"{url}/v1/ledger", ssl=context):
+        async with tls_session(url, context) as client, client.get("/v1/ledger"):
             pass
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from ops.simulator.server import Simulator
+from tests.tls_sessions import tls_session
 
 CARD = {"number": "4242 4242 4242 4242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
 KEY = {"Authorization": "Bearer pk_test_1"}
@@ -20,7 +21,7 @@ async def browser(simulator: Simulator, settings_of: Any) -> AsyncIterator[aioht
     """A client without a certificate."""
     context = ssl.create_default_context(cafile=settings_of("auditor").tls_ca)
     url = f"https://127.0.0.1:{simulator.vault_port}"
-    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(ssl=context)) as session:
+    async with tls_session(url, context) as session:
         yield session
 
 

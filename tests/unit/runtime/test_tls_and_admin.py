@@ -18,6 +18,7 @@ from ops.runtime.admin import IDENTITY, AdminRoute, Readiness, admin_server
 from ops.runtime.metrics import new_registry
 from ops.runtime.settings import Settings
 from ops.runtime.tls import client_context, peer_identity
+from tests.tls_sessions import tls_session
 from tests.unit.api.platform_in_memory import api_settings
 
 OURS = ("payment-api", "operator", "batch-processor")
@@ -49,8 +50,8 @@ class Admin:
 
     async def call(self, method: str, path: str, context: ssl.SSLContext) -> tuple[int, bytes]:
         async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
-            session.request(method, self.url + path) as response,
+            tls_session(self.url, context) as session,
+            session.request(method, path) as response,
         ):
             return response.status, await response.read()
 
