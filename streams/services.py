@@ -40,7 +40,7 @@ from topics.codec import Codec
 from topics.replays import replay_route, service_replayer
 from topics.schema_ids import open_codec
 
-BEHIND_THE_REPLY_S = 0.25
+BEHIND_THE_REPLY_S = 0.5
 """Commit interval of agents behind step 4, for whose transactions no client waits: fewer, larger transactions. Each
 costs the brokers some CPU, whatever it carries."""
 

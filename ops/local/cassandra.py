@@ -217,7 +217,7 @@ def start_command(home: Home, cache: Path, config: StackConfig, node: int, *, fi
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENS),
         *(f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTS),
     ]
-    return java_command(MAIN, class_path(cache, "cassandra"), HEAP_MB, tuple(options))
+    return java_command(MAIN, class_path(cache, "cassandra"), HEAP_MB, tuple(options), works_hard=True)
 
 
 async def is_ready(home: Home, ports: Ports, node: int) -> bool:

@@ -27,7 +27,6 @@ from ops.local.preflight import check_port
 
 FIRST_BASE, LAST_BASE, BASE_STEP = 31_200, 32_400, 200  # above the blocks that tests use, below the ephemeral ports
 READY_S = 300.0  # a shared machine may be slow to start it
-LEAN = "-XX:TieredStopAtLevel=1"
 HEAP_MB = 1024
 
 
@@ -81,7 +80,7 @@ def running_broker() -> Iterator[Broker]:
 
 @contextlib.contextmanager
 def _process(home: Home, cache: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [part for part in kafka.start_command(home, cache, 0) if part != LEAN]
+    command = kafka.start_command(home, cache, 0)
     command = [f"-Xmx{HEAP_MB}m" if part == f"-Xmx{kafka.HEAP_MB}m" else part for part in command]
     home.path("logs").mkdir(exist_ok=True)
     with home.log("kafka").open("wb") as log:
