@@ -32,7 +32,7 @@ def engine(
     seed: Annotated[int, typer.Option(help="Same faults for the same seed.")] = 1,
     rate: Annotated[float, typer.Option(min=10.0, help="Records a second.")] = 600.0,
     home: HomeOption = None,
-    nodes: Annotated[int, typer.Option(help="Brokers of our own, 1 or 3; of three, some are killed.")] = 3,
+    nodes: Annotated[int, typer.Option(help="Brokers of our own, 1 or 3, which are killed, too.")] = 3,
     mutants: Annotated[bool, typer.Option("--mutants", help="Seeded bugs instead: each must turn red.")] = False,
     only: Annotated[str, typer.Option(help="With --mutants: those whose name contains this.")] = "",
     stock: Annotated[bool, typer.Option("--stock", help="Stock Faust instead, which must turn red.")] = False,

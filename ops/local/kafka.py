@@ -14,9 +14,12 @@ from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, write_atomic
 from ops.local.probes import client_context, exchange
 
 HEAP_MB = 256
-# Its requests die young: half of the heap for them halves how often everything waits for the collector.
+# Its requests die young: half of the heap for them halves how often they wait for the collector.
 YOUNG = ("-Xms256m", "-Xmn128m")
 INTERNAL_PARTITIONS = 3  # of __consumer_offsets and its like: a local stack has few groups
+# Eligible leader replicas (KIP-966) take a broker that was killed for one that lost its data, so that nobody may lead
+# but by an unclean election. Of no use to a broker that is alone.
+ALONE = "eligible.leader.replicas.version=0"
 MAIN = "kafka.Kafka"
 STORAGE_TOOL = "kafka.tools.StorageTool"
 
@@ -98,16 +101,40 @@ logger.config.level = warn
 logger.coordinator.name = org.apache.kafka.coordinator
 logger.coordinator.level = warn
 """
+TELLS_COMMITS = """\
+logger.loader.name = org.apache.kafka.image.loader.MetadataLoader
+logger.loader.level = debug
+"""
 
 
 def properties_file(home: Home, node: int) -> Path:
     return home.path("conf", f"kafka-{node}.properties")
 
 
+def controller_file(home: Home, node: int) -> Path:
+    """The configuration that starts a node's controller without its broker."""
+    return home.path("conf", f"kafka-controller-{node}.properties")
+
+
+def controller_properties(home: Home, config: StackConfig, ports: Ports, node: int) -> str:
+    """Of a controller that takes its own broker for gone after a second without a heartbeat."""
+    changed = {
+        "process.roles": "controller",
+        "listeners": f"CONTROLLER://127.0.0.1:{ports.controller(node)}",
+        "broker.session.timeout.ms": 1000,
+        "broker.heartbeat.interval.ms": 500,
+    }
+    unfit = ("advertised.listeners", "inter.broker.listener.name", *changed)
+    kept = [line for line in server_properties(home, config, ports, node).splitlines() if not line.startswith(unfit)]
+    return "".join(f"{line}\n" for line in (*kept, *(f"{key}={value}" for key, value in changed.items())))
+
+
 def write_configuration(home: Home, config: StackConfig, ports: Ports) -> None:
     write_atomically(home.path("conf", "kafka-log4j2.properties"), LOG4J.encode())
+    write_atomically(home.path("conf", "kafka-controller-log4j2.properties"), (LOG4J + TELLS_COMMITS).encode())
     for node in range(config.nodes):
         write_atomically(properties_file(home, node), server_properties(home, config, ports, node).encode())
+        write_atomically(controller_file(home, node), controller_properties(home, config, ports, node).encode())
     cluster = home.path("conf", "kafka-cluster-id")
     if not cluster.exists():
         write_atomically(cluster, base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"="))
@@ -117,21 +144,40 @@ def is_formatted(home: Home, node: int) -> bool:
     return home.path("data", f"kafka-{node}", "meta.properties").exists()
 
 
-def format_command(home: Home, cache: Path, node: int) -> list[str]:
+def format_command(home: Home, cache: Path, node: int, nodes: int) -> list[str]:
     """One-shot: gives an empty data directory its cluster id; leaves a formatted one alone."""
     cluster_id = home.path("conf", "kafka-cluster-id").read_text()
-    # With "=": an id may begin with "-" (one in 64), which would be taken for an option.
-    arguments = ("format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(properties_file(home, node)))
+    arguments = (
+        "format",
+        "--ignore-formatted",
+        f"--cluster-id={cluster_id}",  # with "=": an id may begin with "-" (one in 64), as options do
+        "--config",
+        str(properties_file(home, node)),
+        *(("--feature", ALONE) if nodes == 1 else ()),
+    )
     return java_command(STORAGE_TOOL, class_path(cache, "kafka"), 64, _log_options(home), arguments)
+
+
+def was_killed(home: Home, node: int) -> bool:
+    """Whether the broker ran before and did not end in good order: it leaves a file when it does."""
+    data = home.path("data", f"kafka-{node}")
+    return (data / "__cluster_metadata-0").exists() and not (data / ".kafka_cleanshutdown").exists()
 
 
 def start_command(home: Home, cache: Path, node: int) -> list[str]:
     arguments = (str(properties_file(home, node)),)
-    return java_command(MAIN, class_path(cache, "kafka"), HEAP_MB, _log_options(home), arguments, works_hard=True)
+    options = (*YOUNG, *_log_options(home))
+    return java_command(MAIN, class_path(cache, "kafka"), HEAP_MB, options, arguments, works_hard=True)
 
 
-def _log_options(home: Home) -> tuple[str, ...]:
-    return (f"-Dlog4j2.configurationFile={home.path('conf', 'kafka-log4j2.properties')}",)
+def controller_command(home: Home, cache: Path, node: int) -> list[str]:
+    """A node's controller without its broker; it tells what it has committed."""
+    arguments = (str(controller_file(home, node)),)
+    return java_command(MAIN, class_path(cache, "kafka"), 128, _log_options(home, "controller-"), arguments)
+
+
+def _log_options(home: Home, whose: str = "") -> tuple[str, ...]:
+    return (f"-Dlog4j2.configurationFile={home.path('conf', f'kafka-{whose}log4j2.properties')}",)
 
 
 async def is_ready(home: Home, port: int) -> bool:

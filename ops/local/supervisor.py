@@ -70,10 +70,11 @@ class Supervisor:
 
     async def _keep(self, supervised: Supervised) -> None:
         """Start one unit and, if it is a process, start it again whenever it ends."""
-        for key in supervised.unit.after:
-            await self._units[key].ready.wait()
         failures = 0
         while True:
+            # Also before it starts again: without what it needs it could only fail, and take the cores from what heals.
+            for key in supervised.unit.after:
+                await self._units[key].ready.wait()
             await self._start(supervised)
             code = await self._watch(supervised)
             if supervised.unit.ready is None and code == 0:

@@ -55,7 +55,8 @@ def plan(home: Home, cache: Path, config: StackConfig) -> list[Unit]:
 
 def base_environment(home: Home) -> dict[str, str]:
     """A clean one: nothing of the person's shell reaches a service but where programs and temporary files are."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "PAYMENTS_CACHE") if name in os.environ}
+    names = ("PATH", "HOME", "TMPDIR", "PAYMENTS_CACHE", "PAYMENTS_JAVA")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONUNBUFFERED": "1", HOME_VARIABLE: str(home.root)}
 
 
@@ -72,14 +73,19 @@ def kafka_units(home: Home, cache: Path, config: StackConfig, ports: Ports) -> l
         if not kafka.is_formatted(home, node):
             log = home.log("kafka-format", node)
             units.append(
-                Unit(name="kafka-format", instance=node, argv=kafka.format_command(home, cache, node), log=log)
+                Unit(
+                    name="kafka-format",
+                    instance=node,
+                    argv=kafka.format_command(home, cache, node, config.nodes),
+                    log=log,
+                )
             )
             after = (f"kafka-format-{node}",)
         units.append(
             Unit(
                 name="kafka",
                 instance=node,
-                argv=kafka.start_command(home, cache, node),
+                argv=[sys.executable, "-m", "ops.local.kafka_start", str(home.root), str(node)],
                 after=after,
                 log=home.log("kafka", node),
                 ready=lambda node=node: kafka.is_ready(home, ports.kafka(node)),  # type: ignore[misc]

@@ -102,6 +102,20 @@ def test_a_broker_that_went_away_in_good_order_is_found_again(tmp_path: Path) ->
     assert not ended or set(ended) == {"LaneLost"}, ended
 
 
+def test_kill_9_of_a_broker_that_is_alone_tears_no_transaction(tmp_path: Path) -> None:
+    """Kafka skips markers and forgets offsets if it leads by metadata of before: decision 0017."""
+    with own_cluster() as cluster, Harness(cluster, Topics("t-alone"), tmp_path).prepared() as harness:
+        harness.workers.start()
+        harness.recovery_s(SETTLE_S)
+        append(cluster, harness.topics, amounts(3_000, 14))
+        cluster.kill_broker(0)
+        append(cluster, harness.topics, amounts(1_000, 15))
+        assert harness.finish(SETTLE_S).violations == []
+        log = cluster.home.log("kafka").read_text() if cluster.home is not None else ""
+    assert "the broker that was killed is fenced" in log
+    assert "likely deleted already" not in log
+
+
 def test_stock_faust_turns_red(kafka_super_user: Cluster, tmp_path: Path) -> None:
     assert stock_violations(kafka_super_user, tmp_path, seed=1), "a check that cannot go red is no check"
 

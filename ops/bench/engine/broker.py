@@ -70,7 +70,7 @@ def running_broker() -> Iterator[Broker]:
         ensure_certificates(home, ("kafka", STACK_ADMIN))
         kafka.write_configuration(home, config, ports)
         cache = cache_directory()
-        subprocess.run(kafka.format_command(home, cache, 0), check=True, capture_output=True)  # noqa: S603
+        subprocess.run(kafka.format_command(home, cache, 0, 1), check=True, capture_output=True)  # noqa: S603
         with _process(home, cache) as process:
             asyncio.run(_wait_until_ready(home, ports.kafka(0), process))
             yield Broker(home, kafka.bootstrap(config, ports), psutil.Process(process.pid))

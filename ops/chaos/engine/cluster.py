@@ -3,9 +3,7 @@
 Brokers of its own are a stack's Kafka without the rest, in a temporary home, kept alive by a stack's supervisor:
 `python -m ops.chaos.engine.cluster HOME` is that supervisor.
 
-One of three brokers may be killed. A broker that is alone may not: when Kafka 4.3.1 is killed between the decision to
-commit and the markers, and nobody else leads the partitions meanwhile, it takes them for deleted at its restart ("these
-partitions are likely deleted already"), skips the markers, and the transaction hangs for ever or is torn.
+Any of its brokers may be killed, also one that is alone: see decision 0017 for what that took.
 """
 
 from __future__ import annotations
@@ -63,8 +61,8 @@ class Cluster:
 
     @property
     def may_lose_a_broker(self) -> bool:
-        """Whether brokers may be killed: they are ours, and others go on meanwhile."""
-        return self.home is not None and self.nodes > 1
+        """Whether brokers may be killed: they are ours."""
+        return self.home is not None
 
     def kill_broker(self, node: int, how: signal.Signals = signal.SIGKILL) -> None:
         """End it; the supervisor starts it again. Returns when it is gone."""
