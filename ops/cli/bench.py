@@ -48,6 +48,29 @@ def idle(seconds: Annotated[float, typer.Option(min=1.0)] = 30.0, home: HomeOpti
 
 
 @app.command()
+def life(
+    payments: Annotated[int, typer.Option(min=1)] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, help="Payments per second.")] = 15.0,
+    home: HomeOption = None,
+) -> None:
+    """CPU of each process per 1,000 payments: created, confirmed, authorised, recorded, notified by webhook."""
+    from ops.bench.life import measure_life
+    from ops.demo.platform import find_platform
+
+    with plain_errors():
+        chosen = chosen_home(home)
+        _print(asyncio.run(measure_life(chosen, find_platform(chosen), payments, rate)))
+
+
+@app.command()
+def decide(payments: Annotated[int, typer.Option(min=1)] = 20_000) -> None:
+    """Commands per second that one core decides, alone and with a lane's decoding and encoding; needs no stack."""
+    from ops.bench.decide import measure_decide
+
+    _print(measure_decide(payments))
+
+
+@app.command()
 def engine(
     only: Annotated[list[str] | None, typer.Option(help="Contenders, by name; all when not given.")] = None,
     warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds.")] = 10.0,
