@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import msgspec
 import psutil
 
-from ops.demo.client import Client
+from ops.demo.client import Client, GaveUp
 from ops.demo.platform import Platform
 from ops.demo.receiver import Delivery, Receiver
+from ops.local.errors import StackError
 from ops.local.layout import Home
 from ops.local.status import status_document
 
@@ -54,9 +55,8 @@ class _Shop:
     async def pay(self) -> str:
         """One payment up to AUTHORIZED; its id."""
         run = uuid.uuid4().hex
-        created = await self._call(
-            "/payments", self.platform.secret_key, run, {"amount": 2500, "currency": "USD", "description": "bench"}
-        )
+        order = {"amount": 2500, "currency": "USD", "customer": {"email": "bench@example.com", "name": "Ann Example"}}
+        created = await self._call("/payments", self.platform.secret_key, run, order)
         payment_id = str(created["payment_id"])
         confirmation = {"payment_method_token": TOKEN, "client_secret": created["client_secret"]}
         confirmed = await self._call(
@@ -104,7 +104,7 @@ class _Shop:
 
 
 async def measure_life(home: Home, platform: Platform, payments: int, rate: float) -> LifeCost:
-    """Pay so often, so many times per second, and wait for the webhooks. Raises GaveUp, TimeoutError, StackError."""
+    """Pay so often, so many times per second, and wait for the webhooks. Raises TimeoutError, StackError."""
     heard = asyncio.Event()
 
     def hear(_delivery: Delivery) -> None:
@@ -148,12 +148,15 @@ async def measure_life(home: Home, platform: Platform, payments: int, rate: floa
 async def _run(shop: _Shop, receiver: Receiver, heard: asyncio.Event, payments: int, rate: float) -> int:
     """All payments, on schedule, and all their webhooks; how many came."""
     began = time.monotonic()
-    async with asyncio.TaskGroup() as paying:
-        tasks = []
-        for number in range(payments):
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            tasks.append(paying.create_task(shop.pay()))
-    paid = [task.result() for task in tasks]
+
+    async def due(number: int) -> str:
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        return await shop.pay()
+
+    try:
+        paid = await asyncio.gather(*map(due, range(payments)))
+    except GaveUp as error:
+        raise StackError(str(error), "`payments status` tells whether all services are well.") from error
     async with asyncio.timeout(DELIVERED_WITHIN_S):
         while any(len(receiver.of(payment_id)) < WEBHOOKS for payment_id in paid):
             heard.clear()
