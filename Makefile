@@ -75,5 +75,5 @@ lock: $(VENV)/.runtime  ## resolve the dependencies of pyproject.toml again
 	$(LOCK) --extra dev -c ops/locks/runtime.txt pyproject.toml -o ops/locks/development.txt
 
 clean:  ## remove .venv and caches; the stack's data stays (payments down --wipe removes it)
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
