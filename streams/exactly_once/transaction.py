@@ -99,7 +99,7 @@ class LaneProducer:
                 "acks": "all",
                 "linger.ms": 1,
                 # A transaction that begins while the markers of the last one are being written is refused for a moment:
-                # with the default of 100 ms one commit in seven waited so long, at 50 payments/s.
+                # the default is to try again after 100 ms.
                 "retry.backoff.ms": 10,
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": 1_000_000,
