@@ -17,6 +17,7 @@ from fastavro.schema import to_parsing_canonical_form
 
 from streams.exactly_once.errors import Poison
 from topics import catalog
+from topics.avro_reader import body_reader
 from topics.avro_writer import body_writer
 from topics.registry import RegistryUnavailable
 from topics.schemas import NAMESPACE, Schema, load, parsed
@@ -37,8 +38,7 @@ class Message(NamedTuple):
 
 class _Decoder(NamedTuple):
     name: str
-    writer: Schema  # as it was written
-    reader: Schema | None  # ours, where it differs
+    read: Callable[[bytes, int], Mapping[str, Any]]  # (data, start of the body) -> fields
 
 
 class Codec:
@@ -126,7 +126,7 @@ class Codec:
     def _known_decoders(self, topic: str) -> dict[int, _Decoder]:
         entry = catalog.find(topic)
         return {
-            self._ids[subject]: _Decoder(name, parsed(load(entry.schema_folder, name)), None)
+            self._ids[subject]: _Decoder(name, body_reader(parsed(load(entry.schema_folder, name))))
             for name in entry.records
             if (subject := f"{topic}-{name}") in self._ids
         }
@@ -146,19 +146,25 @@ class Codec:
             refused[schema_id] = f"{topic} lists no record {writer.get('name')} (schema id {schema_id})"
             raise Poison(refused[schema_id])
         reader = parsed(load(entry.schema_folder, name))
-        is_same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(reader)
-        return _Decoder(name, reader if is_same else writer, None if is_same else reader)
+        if to_parsing_canonical_form(writer) == to_parsing_canonical_form(reader):
+            return _Decoder(name, body_reader(reader))
+        return _Decoder(name, partial(_resolved, writer, reader))
 
 
 def _read(decoder: _Decoder, data: bytes) -> Mapping[str, Any]:
-    buffer = BytesIO(data)
-    buffer.seek(HEADER_BYTES)
     try:
-        fields = schemaless_reader(buffer, decoder.writer, decoder.reader)
+        return decoder.read(data, HEADER_BYTES)
     except Exception as error:  # whatever a reader of hostile bytes may raise, they mean nothing
         raise Poison(f"bad Avro bytes for {decoder.name}: {type(error).__name__} {error}") from error
+
+
+def _resolved(writer: Schema, reader: Schema, data: bytes, start: int) -> Mapping[str, Any]:
+    """What was written under another version of the schema, as ours has it."""
+    buffer = BytesIO(data)
+    buffer.seek(start)
+    fields = schemaless_reader(buffer, writer, reader)
     if (rest := len(data) - buffer.tell()) != 0:
-        raise Poison(f"{rest} bytes too many after {decoder.name}")
+        raise ValueError(f"{rest} bytes too many")
     assert isinstance(fields, dict)
     return fields
 
