@@ -29,11 +29,12 @@ class DeciderLane(Lane):
         return True
 
     def _take(self, batch: list[tuple[Record | Poison, Message | None]]) -> None:
-        while self.inbox and len(batch) < self.spec.batch_max:
-            decoded = self._decode(self.inbox[0])
+        inbox, decode = self.inbox, self._decode
+        for _ in range(min(len(inbox), self.spec.batch_max - len(batch))):
+            decoded = decode(inbox[0])
             if decoded is None:
                 return
-            batch.append((decoded, self.inbox.popleft()))
+            batch.append((decoded, inbox.popleft()))
 
     def _decide(self, batch: list[tuple[Record | Poison, Message | None]]) -> None:
         stage = self._new_stage()
@@ -43,9 +44,9 @@ class DeciderLane(Lane):
             self._decide_singly(batch)
         else:
             self._promote(stage.layer)
-        for _, message in batch:
-            if message is not None:
-                self.positions[message.topic(), self.partition] = message.offset() + 1
+        last = {message.topic(): message for _, message in batch if message is not None}
+        for topic, message in last.items():
+            self.positions[topic, self.partition] = message.offset() + 1
         self.metrics.records.inc(len(batch))
         self.metrics.batch.observe(len(batch))
 

@@ -180,13 +180,14 @@ class Lane:
 
     def _decode(self, message: Message) -> Record | Poison | None:
         """The record in `message`; Poison when it means nothing; None when it cannot be decoded now."""
-        timestamp_ms = message.timestamp()[1]
-        self._highest_timestamp_ms = max(self._highest_timestamp_ms, timestamp_ms)
+        topic, timestamp_ms = message.topic(), message.timestamp()[1]
+        if timestamp_ms > self._highest_timestamp_ms:
+            self._highest_timestamp_ms = timestamp_ms
         key, value = message.key(), message.value()
         if key is None or value is None:
             return Poison("a null key" if key is None else "a null value")
         try:
-            decoded = self._decoders[message.topic()](value)
+            decoded = self._decoders[topic](value)
         except Poison as error:
             return error
         except Exception as error:
@@ -195,7 +196,7 @@ class Lane:
             return None
         headers = message.headers()
         headers = tuple(headers) if headers else ()
-        return Record(message.topic(), self.partition, message.offset(), key, decoded, timestamp_ms, headers, value)
+        return Record(topic, self.partition, message.offset(), key, decoded, timestamp_ms, headers, value)
 
     def _may_decode(self) -> bool:
         return self._decode_again_ms <= (self._clock_ms() if self._decode_again_ms else 0)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 TIMERS = "@timers"
 """The `topic` of a record that a durable timer made; no Kafka topic can have this name."""
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):  # a third of what a dataclass costs to make
     """One input of a handler.
 
     `value` is what the input's decoder returned (for a timer: TimerFired). `timestamp_ms` is the broker's append time

@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 import struct
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ would never learn of rows that were deleted meanwhile."""
 
 _WRITE_BUFFER_BYTES = 8 << 20  # a worker has a dozen lanes; RocksDB's default of 64 MiB each would be its memory
 _BLOCK_CACHE_BYTES = 8 << 20
-_RECENT_BYTES = 512 << 10
+_GENERATION_BYTES = 384 << 10
 _RECENT_ROW_BYTES = 100  # what keeping a row costs besides its bytes
-"""Rows written last stay decoded, up to so many encoded bytes a lane: what was written is often read next, and a read
-of RocksDB costs 2 us and the row's decoding."""
+"""Rows written last stay decoded, in two generations of so many encoded bytes a lane: what was written is often read
+next, and a read of RocksDB costs 2 us and the row's decoding."""
 
 
 class LaneStore:
@@ -45,8 +45,11 @@ class LaneStore:
         """
         self.path = path
         self.was_rebuilt = False
-        self._recent: OrderedDict[bytes, Row] = OrderedDict()
+        self._recent: dict[bytes, Row] = {}  # what was deleted, too: older rows under the key are not seen
         self._recent_bytes = 0
+        self._less_recent: dict[bytes, Row] = {}
+        self._last_read: tuple[bytes, int, Any] = (b"", -1, None)  # stored key, `_writes` at the time, decoded row
+        self._writes = 0  # odd while one is under way
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = Rdict(str(path), _options())
@@ -63,11 +66,18 @@ class LaneStore:
     def get(self, table: TableSpec, key: bytes) -> Any | None:
         """The committed row under `key`, decoded, or None."""
         stored_key = _prefix(table) + key
-        recent = self._recent.get(stored_key)
+        recent = self._recent.get(stored_key) or self._less_recent.get(stored_key)
         if recent is not None:
             return recent.value
+        last_key, last_writes, last_value = self._last_read
+        writes = self._writes
+        if last_key == stored_key and last_writes == writes:  # a versioned put reads again what its handler has read
+            return last_value
         encoded = self._db.get(stored_key)
-        return None if encoded is None else table.decode(encoded)
+        value = None if encoded is None else table.decode(encoded)
+        if not writes & 1:
+            self._last_read = (stored_key, writes, value)
+        return value
 
     def scan(self, table: TableSpec, start: bytes, stop: bytes) -> Iterator[tuple[bytes, Any]]:
         """Committed rows with start <= key < stop in ascending order."""
@@ -90,16 +100,21 @@ class LaneStore:
     def apply(self, rows: Mapping[TableSpec, Mapping[bytes, Row]], offsets: Mapping[str, int]) -> None:
         """Step 7 of a commit: dirty rows and changelog offsets in one write batch."""
         batch = WriteBatch(raw_mode=True)
+        put = batch.put
+        written: dict[bytes, Row] = {}
+        size = 0
         for table, dirty in rows.items():
             prefix = _prefix(table)
             for key, row in dirty.items():
-                if row.encoded is None:
-                    batch.delete(prefix + key)
+                stored_key = prefix + key
+                written[stored_key] = row
+                if (encoded := row.encoded) is None:
+                    batch.delete(stored_key)
                 else:
-                    batch.put(prefix + key, row.encoded)
+                    put(stored_key, encoded)
+                    size += len(encoded)
         self._write(batch, offsets)
-        for table, dirty in rows.items():
-            self._remember(_prefix(table), dirty)
+        self._remember(written, size)
 
     def restore(
         self, table: TableSpec, records: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]
@@ -127,28 +142,30 @@ class LaneStore:
         """Release the database's lock."""
         self._db.close()
 
-    def _remember(self, prefix: bytes, dirty: Mapping[bytes, Row]) -> None:
-        """Keep rows that are written now; those written longest ago make room."""
-        recent = self._recent
-        for key, row in dirty.items():
-            stored_key = prefix + key
-            if (old := recent.pop(stored_key, None)) is not None:
-                self._recent_bytes -= _kept_bytes(stored_key, old)
-            if row.encoded is not None:
-                recent[stored_key] = row
-                self._recent_bytes += _kept_bytes(stored_key, row)
-        while self._recent_bytes > _RECENT_BYTES:
-            self._recent_bytes -= _kept_bytes(*recent.popitem(last=False))
+    def _remember(self, written: dict[bytes, Row], size: int) -> None:
+        """Keep rows of `size` encoded bytes that are in the database now; the older generation makes room."""
+        size += len(written) * _RECENT_ROW_BYTES
+        if size > _GENERATION_BYTES:
+            # More than a generation: its last rows. Older ones go: they would be read for those that are not kept.
+            self._forget()
+            dropped = len(written) - len(written) * _GENERATION_BYTES // size
+            written, size = dict(islice(written.items(), dropped, None)), _GENERATION_BYTES
+        elif self._recent_bytes + size > _GENERATION_BYTES:
+            self._less_recent, self._recent, self._recent_bytes = self._recent, {}, 0
+        self._recent.update(written)
+        self._recent_bytes += size
 
     def _forget(self) -> None:
-        self._recent.clear()
-        self._recent_bytes = 0
+        self._writes += 2
+        self._less_recent, self._recent, self._recent_bytes = {}, {}, 0  # in this order: readers look into both
 
     def _write(self, batch: WriteBatch, offsets: Mapping[str, int]) -> None:
         for changelog, offset in offsets.items():
             batch.put(_OFFSET_PREFIX + changelog.encode(), struct.pack(">q", offset))
         batch.put(_WRITTEN_AT, struct.pack(">d", time.time()))
+        self._writes += 1
         self._db.write(batch)
+        self._writes += 1
 
     def _age_s(self) -> float:
         written_at = self._db.get(_WRITTEN_AT)
@@ -160,10 +177,6 @@ class LaneStore:
         if rows.valid():
             rows.value()
         rows.status()
-
-
-def _kept_bytes(stored_key: bytes, row: Row) -> int:
-    return len(stored_key) + len(row.encoded or b"") + _RECENT_ROW_BYTES
 
 
 @lru_cache(maxsize=256)  # an app has a dozen tables, and every read and write asks

@@ -16,15 +16,22 @@ Effector = Callable[[Record, Stage, Stage], Awaitable[None]]
 
 
 class MemoryBase:
-    """Committed rows in dictionaries, decoded from bytes on every read as the real store does."""
+    """Committed rows in dictionaries, decoded from bytes when another row is read, as the real store does."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[bytes, bytes]] = {}
+        self._last_read: tuple[TableSpec | None, bytes, Any] = (None, b"", None)  # its table, bytes, decoded row
 
     def get(self, table: TableSpec, key: bytes) -> Any | None:
         """As Base.get."""
         encoded = self.rows.get(table.name, {}).get(key)
-        return None if encoded is None else table.decode(encoded)
+        if encoded is None:
+            return None
+        last_table, last_encoded, value = self._last_read
+        if last_table is not table or last_encoded is not encoded:
+            value = table.decode(encoded)
+            self._last_read = (table, encoded, value)
+        return value
 
     def scan(self, table: TableSpec, start: bytes, stop: bytes) -> Iterator[tuple[bytes, Any]]:
         """As Base.scan."""

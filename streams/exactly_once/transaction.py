@@ -1,12 +1,13 @@
 """A lane's transactional producer and the commit's steps 2 to 6 (`Lane` does 1, 7 and 8).
 
-    1. Snapshot what is complete.            5. Check the delivery of every record.
+    1. Snapshot what is complete.            5. Wait until every record is delivered.
     2. begin_transaction.                    6. commit_transaction.
     3. Produce outbox and changelog.         7. One RocksDB write batch.
     4. send_offsets_to_transaction.          8. Resolve what waited.
 
-Steps 3 and 4 only hand over; step 5 comes before EndTxn, so a failed delivery is always a provable abort. An abort
-after produce flushes first: librdkafka answered INVALID_TXN_STATE to 11 of 750 aborts that did not.
+Steps 3 and 4 only hand over; step 5 comes before EndTxn, and librdkafka sends no EndTxn for a transaction that misses
+a record: it asks for an abort, so a failed delivery is always a provable one (decision 0019). An abort after produce
+flushes first: librdkafka answered INVALID_TXN_STATE to 11 of 750 aborts that did not.
 """
 
 from __future__ import annotations
@@ -85,7 +86,6 @@ class LaneProducer:
     def __init__(self, clients: Clients, config: Mapping[str, object], transactional_id: str, partition: int) -> None:
         self._partition = partition
         self._undelivered: KafkaError | None = None
-        self._delivered = 0
         self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
         self._calling: tuple[str, float] | None = None  # what librdkafka was asked to do, and when (monotonic seconds)
@@ -156,11 +156,11 @@ class LaneProducer:
         except KafkaException as error:
             raise self._judge(error, "begin_transaction") from error
         try:
-            expected = self._produce(work)
+            self._produce(work)
             failpoint("after_produce")
             self._send_offsets(work)
             failpoint("after_offsets")
-            self._check_deliveries(expected)
+            self._check_deliveries()
         except KafkaException as error:
             raise self._abort(error) from error
         except BufferError as error:
@@ -181,25 +181,27 @@ class LaneProducer:
         with contextlib.suppress(KafkaException):
             self._producer.purge()
 
-    def _produce(self, work: Work) -> int:
-        """Step 3: the outbox in its order, then one changelog record per dirty row. Returns how many records."""
-        self._delivered, self._undelivered, self._changelog_offsets = 0, None, {}
-        produce, count = self._producer.produce, 0
-        delivered = self._on_delivery
+    def _produce(self, work: Work) -> None:
+        """Step 3: the outbox in its order, then one changelog record per dirty row.
+
+        Only the last record of each changelog reports its delivery, for its offset. Each report would take the GIL from
+        the pump, and librdkafka counts failed deliveries itself: commit_transaction refuses when there was one.
+        """
+        self._undelivered, self._changelog_offsets = None, {}
+        produce = self._producer.produce
         for send in work.layer.sends:
             partition = PARTITION_UNASSIGNED if send.partition is None else send.partition
             if send.headers:
-                produce(send.topic, send.value, send.key, partition, delivered, headers=list(send.headers))
+                produce(send.topic, send.value, send.key, partition, headers=list(send.headers))
             else:
-                produce(send.topic, send.value, send.key, partition, delivered)
-        count += len(work.layer.sends)
+                produce(send.topic, send.value, send.key, partition)
+        partition, delivered = self._partition, self._on_changelog_delivery
         for table, rows in work.layer.rows.items():
-            topic = work.changelogs[table]
+            if not rows:
+                continue
+            topic, last = work.changelogs[table], next(reversed(rows))
             for key, row in rows.items():
-                produce(topic, row.encoded, key, self._partition, self._on_changelog_delivery)
-            count += len(rows)
-            self._producer.poll(0)
-        return count
+                produce(topic, row.encoded, key, partition, delivered if key is last else None)
 
     def _send_offsets(self, work: Work) -> None:
         """Step 4. The frozen generation goes with every transaction, also with those of timers alone."""
@@ -217,30 +219,21 @@ class LaneProducer:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise
 
-    def _check_deliveries(self, expected: int) -> None:
-        """Step 5: every record of the transaction is acknowledged."""
+    def _check_deliveries(self) -> None:
+        """Step 5: nothing waits for its acknowledgement any more. What failed fails step 6."""
         self._calls("flush")
-        self._producer.flush(_STEP_TIMEOUT_S)
+        if self._producer.flush(_STEP_TIMEOUT_S) > 0:
+            raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
         if self._undelivered is not None:
             raise KafkaException(self._undelivered)
-        if self._delivered != expected:
-            raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+    def _on_changelog_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._undelivered = error
             return
-        self._delivered += 1
-
-    def _on_changelog_delivery(self, error: KafkaError | None, message: Message) -> None:
-        self._on_delivery(error, message)
-        if error is not None:
-            return
-        topic, offset = message.topic(), message.offset()
-        if offset > self._changelog_offsets.get(topic, -1):
-            self._changelog_offsets[topic] = offset
-            kind, timestamp_ms = message.timestamp()
-            self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
+        self._changelog_offsets[message.topic()] = message.offset()
+        kind, timestamp_ms = message.timestamp()
+        self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
     def _abort(self, cause: Exception) -> CommitAborted | LaneSuspended | LaneLost:
         """Abort, and say what that leaves us with."""

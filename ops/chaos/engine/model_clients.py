@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from ops.chaos.engine.model_broker import Broker, Faults, Fetched, Log, timed_out
+from ops.chaos.engine.model_broker import Broker, Faults, Fetched, Log, abortable, timed_out
 from streams.exactly_once.layers import Row
 from streams.exactly_once.table_spec import TableSpec
 
@@ -47,7 +47,7 @@ class ModelProducer:
     ) -> None:
         count = self._broker.partitions[topic]
         number = partition if partition >= 0 else zlib.crc32(key or b"") % count
-        self._buffer.append(((topic, number), key, value, on_delivery))
+        self._buffer.append(((topic, number), key, value, on_delivery or (lambda error, message: None)))
 
     def poll(self, timeout: float) -> int:
         return 0
@@ -60,9 +60,11 @@ class ModelProducer:
             try:
                 transaction = self._broker.begin_implicitly(self._id, self._epoch)
             except KafkaException as error:
+                self._broken = True
                 on_delivery(error.args[0], Fetched(log, -1, None))
                 continue
             if number >= lost_from:
+                self._broken = True
                 on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT, "not delivered"), Fetched(log, -1, None))
                 continue
             offset = self._broker.append(log, key, value, transaction)
@@ -80,6 +82,8 @@ class ModelProducer:
 
     def commit_transaction(self, timeout: float) -> None:
         self.flush()
+        if self._broken:
+            raise abortable(KafkaError._INCONSISTENT)
         fault = self._faults.at(self._worker, "end")
         if fault == "lost":
             raise timed_out()
