@@ -11,15 +11,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from ops.bench.engine.workers.codecs import decode_movement, encode_balance
 from ops.bench.engine.workers.job import Job, read_job
-from ops.bench.engine.workload import (
-    PARTITIONS,
-    balance_after,
-    decode_movement,
-    encode_balance,
-    encode_state,
-    partition_of,
-)
+from ops.bench.engine.workload import PARTITIONS, balance_after, encode_state, partition_of
 
 
 class Loop:

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 from confluent_kafka import Producer
 
+from ops.bench.engine.workers.codecs import decode_movement, encode_balance
 from ops.bench.engine.workers.job import Job, read_job
-from ops.bench.engine.workload import balance_after, decode_movement, encode_balance, encode_state
+from ops.bench.engine.workload import balance_after, encode_state
 from streams.exactly_once.app import App
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.effects import Effects, State
