@@ -18,7 +18,7 @@ TICK_S = 0.02
 BATCH = 20  # records of one upstream transaction
 ABORTS = 0.2  # share of upstream transactions that abort
 TRANSACTION_S = 15.0
-BAD_EVERY = 500  # one record in so many is poison or makes the handler fail
+BAD_EVERY = 500  # one record in so many is poison or makes the handler fail, unless told otherwise
 
 Inputs = Iterator[tuple[str, str]]
 
@@ -51,8 +51,18 @@ def plain_producer(cluster: Cluster) -> Producer:
 class Load:
     """Appends about `rate` records a second until stopped; half of them in transactions, some of which abort."""
 
-    def __init__(self, cluster: Cluster, topics: Topics, rate: float, seed: int, keys: int = KEYS) -> None:
-        self._cluster, self._topics, self._rate, self._keys = cluster, topics, rate, keys
+    def __init__(
+        self,
+        cluster: Cluster,
+        topics: Topics,
+        rate: float,
+        seed: int,
+        *,
+        keys: int = KEYS,
+        bad_every: int = BAD_EVERY,
+    ) -> None:
+        self._cluster, self._topics, self._rate = cluster, topics, rate
+        self._keys, self._bad_every = keys, bad_every
         self._random = random.Random(seed)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._plain), threading.Thread(target=self._transactional)]
@@ -76,7 +86,7 @@ class Load:
             due = min(due + self._rate / 2 * TICK_S, self._rate)
             while due >= 1 and len(producer) < self._rate:
                 due -= 1
-                producer.produce(self._topics.inputs, *_record(source, self._keys))
+                producer.produce(self._topics.inputs, *self._record(source))
             producer.poll(0)
         producer.flush(FLUSH_S)
 
@@ -94,7 +104,7 @@ class Load:
         aborts = source.random() < ABORTS
         producer.begin_transaction()
         for _ in range(BATCH):
-            producer.produce(self._topics.inputs, *_record(source, self._keys))
+            producer.produce(self._topics.inputs, *self._record(source))
         try:
             producer.flush(TRANSACTION_S)
             if not aborts:
@@ -111,11 +121,10 @@ class Load:
         producer.init_transactions(TRANSACTION_S)
         return producer
 
-
-def _record(source: random.Random, keys: int) -> tuple[bytes, bytes]:
-    """(value, key), in the order of `produce`."""
-    if source.randrange(BAD_EVERY) == 0:
-        value = source.choice((GARBAGE, b"%d" % BEAST))
-    else:
-        value = b"%d" % source.randrange(AMOUNT_MAX)
-    return value, b"k%d" % source.randrange(keys)
+    def _record(self, source: random.Random) -> tuple[bytes, bytes]:
+        """(value, key), in the order of `produce`."""
+        if source.randrange(self._bad_every) == 0:
+            value = source.choice((GARBAGE, b"%d" % BEAST))
+        else:
+            value = b"%d" % source.randrange(AMOUNT_MAX)
+        return value, b"k%d" % source.randrange(self._keys)

@@ -347,8 +347,16 @@ def _always(original: Any) -> Any:
     return lambda old, new: True
 
 
+UNWATCHED = Mutant("no watch", "who slept in a call goes on", LaneProducer, "overdue", lambda _: property(_pass))
+"""No bug by itself: a process that was stopped for long otherwise ends when it wakes, whatever its locks are."""
+
 ID_PER_WORKER = Mutant(
-    "id per worker", "the first lock is taken away; the other two must hold", LaneProducer, "__init__", _id_per_worker
+    "id per worker",
+    "the first lock is taken away; the other two must hold",
+    LaneProducer,
+    "__init__",
+    _id_per_worker,
+    UNWATCHED,
 )
 """No bug by itself: generation, stable offsets and the restore's wait keep two owners apart too, only later."""
 

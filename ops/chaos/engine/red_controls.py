@@ -6,6 +6,7 @@ simulation, which says so here with the reason.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from ops.chaos.engine.cluster import Cluster
 from ops.chaos.engine.faults import FAULTS
 from ops.chaos.engine.harness import Harness, NoAnswer
-from ops.chaos.engine.load import KEYS, Load
+from ops.chaos.engine.load import KEYS, Load, plain_producer
 from ops.chaos.engine.mutants import MUTANTS, Mutant
 from ops.chaos.engine.topology import Topics
 from ops.chaos.engine.workers import STOCK
@@ -26,6 +27,8 @@ PARTITIONS, WORKERS, RATE = 4, 2, 500.0
 START_S, RECOVERY_S, SETTLE_S = 90.0, 30.0, 6.0
 STEADY_S = 2.0
 STOCK_KILLS = 3
+QUIET_TRIES, QUIET_S = 12, 0.6
+BAD_EVERY = 25  # one record in so many is poison or fails: some mutants show by nothing else
 
 Say = Callable[[str], None]
 Scenario = Callable[[Harness, random.Random], None]
@@ -85,36 +88,49 @@ def _state_set_back(harness: Harness, source: random.Random) -> None:
     shutil.rmtree(old)
 
 
-def _zombie_in_step_3(harness: Harness, source: random.Random) -> None:
-    """Stopped before its offsets are in the transaction, which goes on after others have taken over."""
+def _zombie_before_step_2(harness: Harness, source: random.Random) -> None:
+    """Stopped with a snapshot in hand, which it takes through its transaction after others have taken over."""
     worker = harness.workers.all[0]
-    harness.workers.arm(worker, "after_produce=stop:20")
+    harness.workers.arm(worker, "before_begin=stop:20")
     _for_a_while(harness, 1.0)
     harness.recovery_s(RECOVERY_S)
     harness.workers.signal(worker, signal.SIGCONT)
     harness.recovery_s(RECOVERY_S)
 
 
+def _aborted_with_timers_set(harness: Harness, source: random.Random) -> None:
+    """An abort while timers wait, and nothing after it that sets another: only the lane's memory can fire them."""
+    producer = plain_producer(harness.cluster)
+    for number in range(QUIET_TRIES):
+        for worker in harness.workers.all.values():
+            harness.workers.arm(worker, f"after_offsets=abort:{2 + number % 2}")
+        _for_a_while(harness, QUIET_S)  # longer than a timer waits
+        for amount in ("1", "0"):
+            producer.produce(harness.topics.inputs, amount, f"quiet-{number}.")
+            producer.flush(RECOVERY_S)
+    _for_a_while(harness, QUIET_S)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "drop the barrier": _faults("kill", "kill"),
     "apply before commit": _killed_at("before_end", "before_end"),
-    "skip the generation": _zombie_in_step_3,
+    "skip the generation": _zombie_before_step_2,
     "an abort is committed": _faults("abort", "abort", "abort"),
     "keep layers": _faults("abort", "abort", "abort"),
-    "keep the inbox": _faults("abort", "abort", "abort"),
+    "keep the inbox": _faults(*["abort"] * 8),
     "newest as committed": _faults("abort", "abort", "abort"),
-    "offsets read later": _killed_at("after_end", "after_apply", "after_end", "after_apply"),
+    "offsets read later": _killed_at(*["after_end"] * 8),
     "no restore": _state_set_back,
     "restore off by one": _state_set_back,
     "no offsets": _killed_at("after_apply"),
-    "timers lost by a rewind": _faults("abort", "abort", "abort"),
-    "late acks": _faults("abort", "abort", "abort"),
+    "timers lost by a rewind": _aborted_with_timers_set,
+    "late acks": _faults(*["abort"] * 12),
     "keep any lane": _faults("zombie"),
 }
 """The fault that shows a mutant; all others show under load without any."""
 
-RATES = {"offsets read later": 2_500.0}
-"""A lane must go on working between a snapshot and its offsets."""
+RATES = {"offsets read later": 5_000.0, "keep the inbox": 4_000.0, "timers lost by a rewind": 0.0}
+"""A lane must go on working between a snapshot and its offsets, and have records in hand when a commit fails."""
 
 MANY_KEYS = {"restore off by one": 100_000}
 """A row that is lost shows only while its key is not written again."""
@@ -140,9 +156,11 @@ def run_mutant(cluster: Cluster, root: Path, mutant: Mutant, seed: int = 1) -> l
     with harness.prepared():
         for number in range(WORKERS):
             harness.workers.start(number)
+        rate, keys = RATES.get(mutant.name, RATE), MANY_KEYS.get(mutant.name, KEYS)
+        load = Load(cluster, topics, rate, seed, keys=keys, bad_every=BAD_EVERY) if rate else contextlib.nullcontext()
         try:
             harness.recovery_s(START_S)
-            with Load(cluster, topics, RATES.get(mutant.name, RATE), seed, keys=MANY_KEYS.get(mutant.name, KEYS)):
+            with load:
                 scenario(harness, random.Random(seed))
         except NoAnswer as error:
             found.append(str(error))
