@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ops.local import cassandra, kafka
-from ops.local.errors import StackError
+from ops.local import cassandra, kafka, preflight
 from ops.local.layout import Home, Ports, StackConfig
-from ops.local.preflight import check_port, listeners
 from ops.local.record_tables import cassandra_address
 from ops.local.status import status_document
 from tables.records.session import CassandraAddress
@@ -161,15 +159,8 @@ def payments(*arguments: str, home: Path, timeout: float = 60, **environment: st
 
 
 def free_port_base(*, servers_only: bool) -> int:
-    """A block of ports that nobody uses now; blocks are tried from a place that differs between processes."""
-    blocks = range(FIRST_BASE, LAST_BASE, BASE_STEP)
-    for attempt in range(len(blocks)):
-        base = blocks[(os.getpid() + attempt) % len(blocks)]
-        config = StackConfig(port_base=base, servers_only=servers_only)
-        try:
-            for name, address, port in listeners(config, Ports(base)):
-                check_port(name, address, port)
-        except StackError:
-            continue  # taken: try the next block
-        return base
-    raise RuntimeError("no block of free ports was found")
+    """A block of ports for a stack of one node."""
+    return preflight.free_port_base(
+        range(FIRST_BASE, LAST_BASE, BASE_STEP),
+        lambda base: preflight.listeners(StackConfig(port_base=base, servers_only=servers_only), Ports(base)),
+    )

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.local.state import ProcessState, StackState, UnitState
-from ops.local.status import StatusDocument
+from ops.local.status import StatusDocument, shown_urls
 
 MARKS = {
     ProcessState.WAITING: ("·", "dim"),
@@ -77,7 +77,8 @@ def status_table(document: StatusDocument) -> RenderableType:
     table.add_section()
     sums = (sum(row.restarts for row in rows), sum(row.rss_mb for row in rows), sum(row.threads for row in rows))
     table.add_row("total", "", "", "", *map(str, sums), f"{sum(row.cpu_s for row in rows):.0f}")
-    lines = [f"{name:<16}{url}" for name, url in {**document.urls, "kafka": document.kafka["bootstrap"]}.items()]
+    places = {**shown_urls(document), "kafka": document.kafka["bootstrap"]}
+    lines = [f"{name:<16}{url}" for name, url in places.items()]
     for merchant in document.merchants:
         lines += [f"{merchant['name']:<16}{merchant[kind]}" for kind in ("secret_key", "publishable_key")]
     return Group(table, Text("\n".join(lines), no_wrap=True, overflow="ignore"))

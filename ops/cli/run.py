@@ -12,7 +12,7 @@ from ops.cli.demo import play
 from ops.cli.stack import HomeOption, chosen_home, plain_errors, stay, up
 from ops.local.layout import Home
 from ops.local.state import supervisor_is_alive
-from ops.local.status import StatusDocument, status_document
+from ops.local.status import StatusDocument, shown_urls, status_document
 
 console = Console(highlight=False)
 
@@ -36,7 +36,7 @@ def run(home: HomeOption = None) -> None:
 
 def _show_how_to_go_on(place: Home) -> None:
     document = status_document(place)
-    for name, url in document.urls.items():
+    for name, url in shown_urls(document).items():
         console.print(f"{name:<16}{url}")
     for merchant in document.merchants:
         console.print(f"{merchant['name']:<16}{merchant['secret_key']}", soft_wrap=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 
-from ops.local import cassandra
+from ops.local import cassandra, kafka
 from ops.local.errors import StackError
 from ops.local.java import check_java, java_binary
 from ops.local.layout import SERVICES, Home, Ports, StackConfig
@@ -48,8 +50,8 @@ def check_disk(root: Path, free: int) -> None:
 def listeners(config: StackConfig, ports: Ports) -> list[tuple[str, str, int]]:
     """Every (service, address, port) that the stack will listen on."""
     found = [("schema-registry", "127.0.0.1", ports.schema_registry), ("schema-registry", "127.0.0.1", ports.apicurio)]
+    found += kafka.listeners(config.nodes, ports)
     for node in range(config.nodes):
-        found += [("kafka", "127.0.0.1", ports.kafka(node)), ("kafka", "127.0.0.1", ports.controller(node))]
         found += [("cassandra", cassandra.address(node), port) for port in (ports.cassandra, ports.cassandra_storage)]
     if config.servers_only:
         return found
@@ -60,6 +62,22 @@ def listeners(config: StackConfig, ports: Ports) -> list[tuple[str, str, int]]:
         api_ports = (ports.api(instance), ports.internal(instance), ports.api_loopback(instance))
         found += [("payment-api", "127.0.0.1", port) for port in api_ports]
     return found
+
+
+def free_port_base(blocks: range, ports_of: Callable[[int], Iterable[tuple[str, str, int]]]) -> int:
+    """The first port of a block that nobody uses now; processes try the blocks from different places.
+
+    `ports_of` says which ports a stack with that base listens on: (name, address, port). Raises StackError.
+    """
+    for attempt in range(len(blocks)):
+        base = blocks[(os.getpid() + attempt) % len(blocks)]
+        try:
+            for name, address, port in ports_of(base):
+                check_port(name, address, port)
+        except StackError:
+            continue  # taken: try the next block
+        return base
+    raise StackError("No block of free ports was found.", "End what listens on them, or wait for other runs to end.")
 
 
 def check_port(name: str, address: str, port: int) -> None:

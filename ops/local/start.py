@@ -47,7 +47,7 @@ def start(home: Home, config: StackConfig, report: Report) -> bool:
         preflight.check(home, config, ports)
         ensure_jars(cache_directory(), report)
         prepare(home, config)
-        _spawn_supervisor(home)
+        _start_supervisor(home)
     return True
 
 
@@ -78,13 +78,13 @@ def _check_compatible(home: Home, config: StackConfig) -> None:
         )
 
 
-def _spawn_supervisor(home: Home) -> None:
-    home.state_file.unlink(missing_ok=True)
+def spawn_supervisor(home: Home, module: str) -> subprocess.Popen[bytes]:
+    """`python -m module HOME`, beside us and not ended by what ends us; its output is the home's supervisor log."""
     home.log("supervisor").parent.mkdir(exist_ok=True)
     home.supervisor_lock.parent.mkdir(exist_ok=True)
     with home.log("supervisor").open("ab") as output:
-        supervisor = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "ops.local.supervisor", str(home.root)],
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", module, str(home.root)],
             env=base_environment(home),
             cwd=home.root,
             stdin=subprocess.DEVNULL,
@@ -92,6 +92,11 @@ def _spawn_supervisor(home: Home) -> None:
             stderr=output,
             start_new_session=True,
         )
+
+
+def _start_supervisor(home: Home) -> None:
+    home.state_file.unlink(missing_ok=True)
+    supervisor = spawn_supervisor(home, "ops.local.supervisor")
     deadline = time.monotonic() + HANDOVER_S
     while read_state(home) is None:
         if supervisor.poll() is not None or time.monotonic() > deadline:

@@ -76,6 +76,11 @@ def urls(ports: Ports) -> dict[str, str]:
     }
 
 
+def shown_urls(document: StatusDocument) -> dict[str, str]:
+    """What a person can go to now. The document's readers are promised the dashboard's place, which has no page yet."""
+    return {name: url for name, url in document.urls.items() if name != "dashboard"}
+
+
 def _tls(home: Home) -> dict[str, Any]:
     clients = {name: {"cert": str(home.cert(name)), "key": str(home.key(name))} for name in IDENTITIES}
     return {"ca": str(home.ca), "clients": clients}

@@ -1,7 +1,4 @@
-"""The benchmark's own Kafka: one node of the local stack (mutual TLS), a temporary home, the JVM's full compiler.
-
-The stack's broker runs with one compiler tier to spare memory; measured here, that would be the bottleneck.
-"""
+"""The benchmark's own Kafka: one node of the local stack (mutual TLS), a temporary home, four times the heap."""
 
 from __future__ import annotations
 
@@ -23,9 +20,9 @@ from ops.local.ca import ensure_certificates
 from ops.local.errors import StackError
 from ops.local.jars import ensure_jars
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, cache_directory
-from ops.local.preflight import check_port
+from ops.local.preflight import free_port_base
 
-FIRST_BASE, LAST_BASE, BASE_STEP = 31_200, 32_400, 200  # above the blocks that tests use, below the ephemeral ports
+BASES = range(31_200, 32_400, 200)  # above the blocks that tests use, below the ephemeral ports
 READY_S = 300.0  # a shared machine may be slow to start it
 HEAP_MB = 1024
 
@@ -64,7 +61,9 @@ def running_broker() -> Iterator[Broker]:
     root = Path(tempfile.mkdtemp(prefix="payments-bench-")).resolve()
     try:
         home = Home(root)
-        config = StackConfig(port_base=_free_base(), servers_only=True)
+        config = StackConfig(
+            port_base=free_port_base(BASES, lambda base: kafka.listeners(1, Ports(base))), servers_only=True
+        )
         ports = Ports(config.port_base)
         home.write_config(config)
         ensure_certificates(home, ("kafka", STACK_ADMIN))
@@ -104,12 +103,3 @@ async def _wait_until_ready(home: Home, port: int, process: subprocess.Popen[byt
         await asyncio.sleep(0.2)
     tail = home.log("kafka").read_text(errors="replace")[-2_000:]
     raise StackError("The benchmark's broker did not start.", tail)
-
-
-def _free_base() -> int:
-    for base in range(FIRST_BASE, LAST_BASE, BASE_STEP):
-        with contextlib.suppress(StackError):
-            check_port("kafka", "127.0.0.1", Ports(base).kafka(0))
-            check_port("controller", "127.0.0.1", Ports(base).controller(0))
-            return base
-    raise StackError("No block of free ports was found.", "Stop another benchmark.")

@@ -28,13 +28,13 @@ import psutil
 from ops.local import kafka
 from ops.local.errors import StackError
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, cache_directory
-from ops.local.preflight import check_port
-from ops.local.start import prepare
+from ops.local.preflight import free_port_base
+from ops.local.start import prepare, spawn_supervisor
 from ops.local.state import ProcessState, read_state
 from ops.local.supervisor import Supervisor
-from ops.local.units import base_environment, kafka_units
+from ops.local.units import kafka_units
 
-FIRST_BASE, LAST_BASE, BASE_STEP = 31_200, 32_600, 50  # below the ephemeral ports
+BASES = range(31_200, 32_600, 50)  # below the ephemeral ports
 READY_S = 120.0
 STOP_S = 30.0
 POLL_S = 0.1
@@ -94,20 +94,10 @@ def cluster_of(home: Home) -> Cluster:
 def own_cluster(nodes: int = 1) -> Iterator[Cluster]:
     """Brokers in a temporary home, which end with the `with` block, or with this process."""
     home = Home(Path(tempfile.mkdtemp(prefix="payments-chaos-")).resolve())
-    config = StackConfig(nodes=nodes, port_base=_free_port_base(nodes), servers_only=True, owner_pid=os.getpid())
+    base = free_port_base(BASES, lambda base: kafka.listeners(nodes, Ports(base)))
+    config = StackConfig(nodes=nodes, port_base=base, servers_only=True, owner_pid=os.getpid())
     prepare(home, config)
-    home.log("supervisor").parent.mkdir(exist_ok=True)
-    home.supervisor_lock.parent.mkdir(exist_ok=True)
-    with home.log("supervisor").open("ab") as output:
-        supervisor = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "ops.chaos.engine.cluster", str(home.root)],
-            env=base_environment(home),
-            cwd=home.root,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    supervisor = spawn_supervisor(home, "ops.chaos.engine.cluster")
     try:
         _wait_until_ready(home, supervisor)
         yield Cluster(**{**vars(_cluster(home, config)), "home": home, "nodes": nodes})
@@ -133,21 +123,6 @@ def _wait_until_ready(home: Home, supervisor: subprocess.Popen[bytes]) -> None:
             log = home.log("supervisor").read_text(errors="replace")
             raise StackError("The broker did not start.", f"Its supervisor said: {log[-1_000:]}")
         time.sleep(POLL_S)
-
-
-def _free_port_base(nodes: int) -> int:
-    blocks = range(FIRST_BASE, LAST_BASE, BASE_STEP)
-    for attempt in range(len(blocks)):
-        base = blocks[(os.getpid() + attempt) % len(blocks)]
-        ports = Ports(base)
-        try:
-            for node in range(nodes):
-                check_port("kafka", "127.0.0.1", ports.kafka(node))
-                check_port("kafka", "127.0.0.1", ports.controller(node))
-        except StackError:
-            continue  # taken: try the next block
-        return base
-    raise StackError("No block of free ports was found.", "End what listens on them.")
 
 
 def main() -> None:
