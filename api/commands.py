@@ -18,6 +18,7 @@ from api.problems import Problem, unavailable
 from ops.runtime.logs import logger
 from ops.runtime.settings import Settings
 from ops.runtime.tls import kafka_security
+from streams.exactly_once.failpoints import failpoint
 
 TOPIC = "payments.commands"
 DELIVERY_TIMEOUT_S = 1.8  # a client hears 503 within 2 s
@@ -84,6 +85,7 @@ class CommandProducer:
             loop.call_soon_threadsafe(_settle, delivered, error)
 
         value = self._encode(record, fields)
+        failpoint("before_command")
         try:
             self._producer.produce(TOPIC, value, key.encode(), on_delivery=report)
         except BufferError:
@@ -96,6 +98,7 @@ class CommandProducer:
         if error is not None:
             logger().warning("command not delivered", reason=error.name())
             raise unavailable("the command could not be made durable")
+        failpoint("after_command")
 
     async def check(self) -> None:
         """Raises KafkaException when no broker leads the topic's partitions."""

@@ -59,6 +59,32 @@ def engine(
         raise typer.Exit(1)
 
 
+@app.command()
+def payments(
+    seed: Annotated[int, typer.Option(help="Same kills in the same order for the same seed.")] = 1,
+    kills: Annotated[int | None, typer.Option(min=1, help="Only the first so many (default: all failpoints).")] = None,
+    home: HomeOption = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep the demos' output in this directory.")] = None,
+) -> None:
+    """A running platform whose services are killed at each failpoint of a payment's steps 1 to 7, under load.
+
+    Prints a report as JSON; exit code 1 when `payments demo` or `payments reconcile` finds anything missing or doubled.
+    """
+    from ops.chaos.payments.run import run_payments_chaos
+
+    with plain_errors(), _directory(keep) as logs:
+        report = run_payments_chaos(chosen_home(home), seed, kills, logs, _say)
+        sys.stdout.write(report.as_json().decode() + "\n")
+        for sentence in report.violations:
+            _say(f"VIOLATION {sentence}")
+        _say(
+            f"{len(report.kills)} kills, {report.payments} payments in {report.seconds:.0f} s, "
+            f"{len(report.not_reached)} failpoints not reached: {len(report.violations)} violations"
+        )
+    if report.violations or not report.kills:
+        raise typer.Exit(1)
+
+
 def _say(sentence: str) -> None:
     console.print(sentence)
 

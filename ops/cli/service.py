@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ops.runtime.logs import logger
 from ops.runtime.settings import PREFIX, SettingsError, load_settings
+from streams.exactly_once.failpoints import configure
 
 FAUST = "streams.services:run"
 ENTRY_POINTS = {
@@ -35,5 +39,18 @@ def service(
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
+    if settings.failpoints_file != Path():
+        signal.signal(signal.SIGUSR1, lambda *_: _arm(settings.failpoints_file))
     module, _, function = ENTRY_POINTS[name].partition(":")
     raise typer.Exit(getattr(importlib.import_module(module), function)(settings))
+
+
+def _arm(failpoints_file: Path) -> None:
+    """Arm what the file says, "after_end=kill:3", or nothing: streams.exactly_once.failpoints."""
+    text = failpoints_file.read_text().strip()
+    try:
+        configure(text)
+    except ValueError as error:
+        logger().error("failpoints refused", reason=str(error))
+    else:
+        logger().warning("failpoints armed", failpoints=text)

@@ -142,6 +142,10 @@ class Home(msgspec.Struct, frozen=True):
         """RocksDB of a service process."""
         return self.path("state", f"{name}-{instance}")
 
+    def failpoints(self, name: str, instance: int = 0) -> Path:
+        """What `payments chaos` arms in a service."""
+        return self.path("run", f"failpoints-{name}-{instance}")
+
     def log(self, name: str, instance: int = 0) -> Path:
         return self.path("logs", f"{name}-{instance}.log")
 

@@ -31,6 +31,7 @@ def service_settings(home: Home, config: StackConfig, ports: Ports, name: str, i
         internal_port=ports.internal(instance) if is_api else 0,
         provider_port=ports.provider if is_simulator else 0,
         vault_port=ports.vault if is_simulator else 0,
+        failpoints_file=home.failpoints(name, instance),
         intake_merchants=seeded_merchants(home) if name == "payment-worker" else [],
     )
 

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pending_expiry_s: int = 86_400  # PENDING payments expire after this
     reply_timeout_s: float = 2.0  # then 202 (create) or 503 (others)
     log_level: str = "info"
+    failpoints_file: Path = Path()  # what SIGUSR1 arms, for `payments chaos`; unset where money is real
 
     # payment-api's public port; above these it is 429: api/limits.py (rate_limited), api/admission.py (overloaded).
     # What the contract promises on the local stack, 500 requests/s and 200 in flight per key, is half of this.
@@ -111,7 +112,11 @@ _ONE_OR_MORE = ("key_requests_burst", "key_requests_in_flight", "address_request
 
 
 def _check(settings: Settings) -> None:
-    """What no type says of a limit: one that lets nothing through, or is none, is a mistake."""
+    """What no type says: a limit that lets nothing through, or is none, is a mistake; so are faults on order, live."""
+    if settings.mode == "live" and settings.failpoints_file != Path():
+        raise SettingsError(
+            f"{PREFIX}FAILPOINTS_FILE is set in mode live: it lets a signal kill the service, so unset it"
+        )
     for name in (*_POSITIVE, *_ONE_OR_MORE):
         value = getattr(settings, name)
         if not math.isfinite(value) or value <= 0:

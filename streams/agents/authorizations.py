@@ -19,6 +19,7 @@ from streams.domain.envelope import Actor
 from streams.domain.requests import AuthorizeRequest, ProviderRequest, RefundRequest, VoidRequest
 from streams.exactly_once.agent import EffectorHandler
 from streams.exactly_once.effects import Effects, State
+from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.records import Output, Record
 from streams.provider.port import (
     Answer,
@@ -80,7 +81,9 @@ def authorizations(
         if request is None:
             return
         with log_context(request_id=request.request_id, payment_id=request.payment_id):
+            failpoint("before_provider")
             answer, sends = await _attempt(provider, request, clock.now_us())
+            failpoint("after_provider")
             outcome = _outcome(request, answer, sends, clock.now_us())
             if isinstance(outcome, AttemptFailed):
                 _report(outcome, failures)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ops.runtime.logs import log_context, logger
 from streams.exactly_once.effects import Effects, State
+from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.records import Output, Record
 from tables.records.errors import RecordsUnavailable
 from tables.records.session import Mutation
@@ -82,7 +83,9 @@ class Records:
         payment = fields["payment"]
         with log_context(request_id=fields["request_id"], payment_id=payment["payment_id"]):
             await self._until_written(lambda: self._write_payment(name, fields))
+            failpoint("after_record")
             self._answer(name, fields, payment["payment_id"])
+            failpoint("after_reply")
         if fields["sequence"] is not None:
             self._pass_on(effects, fields, payment["merchant_id"], fields["sequence"], payment=payment)
 

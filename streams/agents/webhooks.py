@@ -30,6 +30,7 @@ from streams.domain.delivery import DISABLE_AFTER_MS, FeedEvent, is_wanted, retr
 from streams.domain.retry import RetryPolicy, delay_ms
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import Poison
+from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.records import TIMERS, Output, Record
 from streams.exactly_once.table_spec import prefix_end
 from streams.webhooks.bodies import Bodies
@@ -192,6 +193,7 @@ class Webhooks:
             logger().error("webhook cannot be made", **exception_fields(error))
             return Attempt(latency_ms=0, error="internal_error")
         attempt = await self._client.deliver(endpoint.url, delivery.event.id, body, signing)
+        failpoint("after_webhook")
         self._seconds.observe(attempt.latency_ms / 1000)
         return attempt
 

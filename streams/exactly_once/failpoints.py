@@ -30,10 +30,11 @@ _ACTIONS: dict[str, Action] = {
 
 
 def configure(text: str) -> None:
-    """Arm failpoints: `name=action:count`, separated by commas, counting from now.
+    """Arm these failpoints and no others: `name=action:count`, separated by commas, counting from now.
 
     Raises ValueError for an action that it does not know.
     """
+    _armed.clear()
     for item in filter(None, text.split(",")):
         name, _, rest = item.partition("=")
         action, _, count = rest.partition(":")
@@ -45,9 +46,9 @@ def configure(text: str) -> None:
 
 def failpoint(name: str) -> None:
     """Do what was armed for `name` when its count is reached."""
-    if not _armed or name not in _armed:
+    if not _armed or (armed := _armed.get(name)) is None:
         return
     _passed[name] = _passed.get(name, 0) + 1
-    count, action = _armed[name]
+    count, action = armed
     if _passed[name] == count:
         action()

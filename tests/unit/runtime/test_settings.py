@@ -50,3 +50,10 @@ def test_a_limit_that_cannot_be_meant_is_refused_at_the_start(variable: str, tex
 def test_a_variable_that_is_missing_is_named() -> None:
     with pytest.raises(SettingsError, match="missing environment variable PAYMENTS_TLS_CA"):
         load_settings({name: text for name, text in ENVIRONMENT.items() if name != "PAYMENTS_TLS_CA"})
+
+
+def test_what_kills_a_service_at_a_signal_is_refused_where_money_is_real() -> None:
+    armed = {**ENVIRONMENT, "PAYMENTS_FAILPOINTS_FILE": "/tmp/failpoints"}
+    assert str(load_settings(armed).failpoints_file) == "/tmp/failpoints"
+    with pytest.raises(SettingsError, match="PAYMENTS_FAILPOINTS_FILE is set in mode live"):
+        load_settings({**armed, "PAYMENTS_MODE": "live"})
