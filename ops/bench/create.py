@@ -37,21 +37,27 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 async def measure_creates(platform: Platform, rate: float, seconds: float) -> Latencies:
     """POST /payments over HTTPS at `rate` per second for `seconds`, after a warm-up at the same rate."""
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=platform.public)
-    timeout = aiohttp.ClientTimeout(total=REQUEST_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        load = _Load(session, platform)
+    async with open_session(platform) as session:
+        load = Load(session, platform.urls["api"], platform.secret_key)
         await load.run(rate, WARM_UP_S)
         load.forget()
         took_s = await load.run(rate, seconds)
     return load.latencies(rate, took_s)
 
 
-class _Load:
-    def __init__(self, session: aiohttp.ClientSession, platform: Platform) -> None:
+def open_session(platform: Platform) -> aiohttp.ClientSession:
+    """A client that trusts the platform's certificates."""
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=platform.public)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_S))
+
+
+class Load:
+    """POST `api`/payments, on schedule."""
+
+    def __init__(self, session: aiohttp.ClientSession, api: str, secret_key: str) -> None:
         self._session = session
-        self._url = f"{platform.urls['api']}/payments"
-        self._authorization = f"Bearer {platform.secret_key}"
+        self._url = f"{api}/payments"
+        self._authorization = f"Bearer {secret_key}"
         self._body = msgspec.json.encode(
             {
                 "amount": 2500,
@@ -95,6 +101,7 @@ class _Load:
         self._statuses[status] += 1
 
     def latencies(self, rate: float, took_s: float) -> Latencies:
+        """Of the requests since the warm-up was forgotten."""
         ordered = sorted(self._latencies_s)
         return Latencies(
             rate_wanted=rate,

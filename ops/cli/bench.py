@@ -63,6 +63,22 @@ def life(
 
 
 @app.command()
+def api(
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=1.0)] = 20.0,
+    home: HomeOption = None,
+) -> None:
+    """CPU of payment-api for one request, beside a bare handler that only authenticates, encodes and produces."""
+    from ops.bench.api import measure_api
+    from ops.demo.platform import find_platform
+    from ops.local.access import Access
+
+    with plain_errors():
+        chosen = chosen_home(home)
+        _print(asyncio.run(measure_api(Access(chosen), find_platform(chosen), rate, seconds)))
+
+
+@app.command()
 def decide(payments: Annotated[int, typer.Option(min=1)] = 20_000) -> None:
     """Commands per second that one core decides, alone and with a lane's decoding and encoding; needs no stack."""
     from ops.bench.decide import measure_decide
