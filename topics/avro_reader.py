@@ -78,7 +78,7 @@ def _read(source: Source, schema: Any, value: str) -> None:
         case "boolean":
             source.line(f"{value} = BOOLEANS[data[at]]; at += 1")
         case _:
-            source.line(f"{value}, at = {_named(source, schema)}(data, at)")
+            source.line(f"{value}, at = {source.function_of(schema, _named)}(data, at)")
 
 
 def _read_nullable(source: Source, schema: list[Any], value: str) -> None:
@@ -95,8 +95,8 @@ def _read_nullable(source: Source, schema: list[Any], value: str) -> None:
 
 def _item(source: Source, schema: Any) -> str:
     """The name of a function that reads one item of an array."""
-    if isinstance(schema, dict) or schema in source.functions:
-        return _named(source, schema)
+    if source.has_function(schema):
+        return source.function_of(schema, _named)
     function = source.name("item")
     with source.function(f"def {function}(data, at):"):
         _read(source, schema, "value")
@@ -104,10 +104,8 @@ def _item(source: Source, schema: Any) -> str:
     return function
 
 
-def _named(source: Source, schema: Any) -> str:
-    """The name of the function of a record or enum, which later mentions only name."""
-    if isinstance(schema, str):
-        return source.functions[schema]
+def _named(source: Source, schema: Schema) -> str:
+    """Adds the function of a record or enum; returns its name."""
     if schema["type"] == "record":
         return _record(source, schema)
     symbols = tuple(schema["symbols"])

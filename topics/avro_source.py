@@ -47,6 +47,14 @@ class Source:
         self._numbers += 1
         return f"{kind}_{self._numbers}"
 
+    def function_of(self, schema: Any, make: Callable[[Source, Any], str]) -> str:
+        """The name of the function of a record or enum, which its first mention makes and later ones only name."""
+        return self.functions[schema] if isinstance(schema, str) else make(self, schema)
+
+    def has_function(self, schema: Any) -> bool:
+        """Whether it is a record or enum, in full or by its name: `function_of` knows its function."""
+        return isinstance(schema, dict) or schema in self.functions
+
     def constant(self, kind: str, value: Any) -> str:
         """The name under which the source finds `value`."""
         name = self.name(kind)

@@ -68,7 +68,7 @@ def _parts(source: Source, schema: Any, value: str) -> list[str]:
         case "int" | "long":
             return [f"(SMALL[{value}] if 0 <= {value} < {SMALL_END} else encode_{schema}({value}))"]
         case _:
-            return [f"{_named(source, schema)}({value})"]
+            return [f"{source.function_of(schema, _named)}({value})"]
 
 
 def _length(value: str) -> str:
@@ -88,18 +88,16 @@ def _nullable(source: Source, schema: list[Any], value: str) -> str:
 
 def _item(source: Source, schema: Any) -> str:
     """The name of a function that encodes one item of an array."""
-    if isinstance(schema, dict) or schema in source.functions:
-        return _named(source, schema)
+    if source.has_function(schema):
+        return source.function_of(schema, _named)
     function = source.name("item")
     with source.function(f"def {function}(value):"):
         source.line(f"return join(({', '.join(_parts(source, schema, 'value'))},))")
     return function
 
 
-def _named(source: Source, schema: Any) -> str:
-    """The name of the function of a record or enum, which later mentions only name."""
-    if isinstance(schema, str):
-        return source.functions[schema]
+def _named(source: Source, schema: Schema) -> str:
+    """Adds the function of a record or enum; returns its name."""
     if schema["type"] == "record":
         return _record(source, schema)
     symbols = {symbol: encode_int(index) for index, symbol in enumerate(schema["symbols"])}

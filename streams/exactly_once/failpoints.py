@@ -12,6 +12,17 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException
 
+IN_A_COMMIT = (
+    "before_begin",
+    "after_produce",
+    "after_offsets",
+    "before_end",
+    "after_end",
+    "before_apply",
+    "after_apply",
+)
+"""Those of a lane's commit, in their order. `abort` means something up to `after_offsets`."""
+
 Action = Callable[[], None]
 
 _armed: dict[str, tuple[int, Action]] = {}

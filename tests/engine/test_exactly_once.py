@@ -17,13 +17,13 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from ops.chaos.engine.cluster import Cluster, own_cluster
-from ops.chaos.engine.faults import FAILPOINTS
 from ops.chaos.engine.harness import Harness
 from ops.chaos.engine.load import amounts, append
 from ops.chaos.engine.mutants import mutant_named
 from ops.chaos.engine.red_controls import run_mutant, stock_violations
 from ops.chaos.engine.rounds import run_rounds
 from ops.chaos.engine.topology import BEAST, GARBAGE, Topics
+from streams.exactly_once.failpoints import IN_A_COMMIT
 
 SETTLE_S = 60.0  # of silence; busy cores are slow
 FAULTS = ["zombie-at-failpoint", "kill-at-failpoint", "abort", "churn", "kill-all", "terminate"]
@@ -44,7 +44,7 @@ def test_a_round_of_faults_under_load_breaks_no_promise(kafka_super_user: Cluste
 def test_kill_9_at_every_failpoint_loses_doubles_and_tears_nothing(harness: Harness) -> None:
     bad = [("k3", GARBAGE.decode()), ("k4", str(BEAST))]
     append(harness.cluster, harness.topics, chain(amounts(3_000, 7), bad))
-    for number, failpoint in enumerate(FAILPOINTS):
+    for number, failpoint in enumerate(IN_A_COMMIT):
         worker = harness.workers.start(failpoints=f"{failpoint}=kill:2")
         append(harness.cluster, harness.topics, amounts(300, number))
         assert harness.workers.wait(worker, 60) == -signal.SIGKILL, f"{failpoint} was never reached"

@@ -13,16 +13,8 @@ import psutil
 
 from ops.chaos.engine.harness import Harness
 from ops.chaos.engine.workers import Worker
+from streams.exactly_once.failpoints import IN_A_COMMIT
 
-FAILPOINTS = (
-    "before_begin",
-    "after_produce",
-    "after_offsets",
-    "before_end",
-    "after_end",
-    "before_apply",
-    "after_apply",
-)
 PASSES_MAX = 30  # a failpoint bites at one of its next passes
 BITE_S = 30.0  # under load a failpoint is reached within seconds
 BROKER_BACK_S = 120.0
@@ -45,7 +37,7 @@ def _any(harness: Harness, source: random.Random) -> Worker:
 
 
 def _armed(source: random.Random, action: str) -> str:
-    return f"{source.choice(FAILPOINTS)}={action}:{source.randint(1, PASSES_MAX)}"
+    return f"{source.choice(IN_A_COMMIT)}={action}:{source.randint(1, PASSES_MAX)}"
 
 
 def _kill(harness: Harness, source: random.Random) -> Iterator[str]:

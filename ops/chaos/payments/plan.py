@@ -5,23 +5,14 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-COMMIT = (
-    "before_begin",
-    "after_produce",
-    "after_offsets",
-    "before_end",
-    "after_end",
-    "before_apply",
-    "after_apply",
-)
-"""The engine's, in every service that keeps lanes."""
+from streams.exactly_once.failpoints import IN_A_COMMIT
 
 SERVICES = {
     "payment-api": ("before_command", "after_command"),  # steps 1 and 5
-    "payment-worker": COMMIT,  # step 2
-    "records-worker": (*COMMIT, "after_record", "after_reply"),  # steps 3 and 4
-    "provider-gateway": (*COMMIT, "before_provider", "after_provider"),  # step 6
-    "webhook-dispatcher": (*COMMIT, "after_webhook"),  # step 7
+    "payment-worker": IN_A_COMMIT,  # step 2
+    "records-worker": (*IN_A_COMMIT, "after_record", "after_reply"),  # steps 3 and 4
+    "provider-gateway": (*IN_A_COMMIT, "before_provider", "after_provider"),  # step 6
+    "webhook-dispatcher": (*IN_A_COMMIT, "after_webhook"),  # step 7
 }
 PASSES_MAX = 4  # a failpoint kills at one of its next passes
 
