@@ -41,7 +41,7 @@ tidy: $(VENV)/.development
 fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document, in memory: make fuzz EXAMPLES=50
 	@PYTHONPATH=. $(BIN)/python -m tests.unit.api.fuzzing $(or $(EXAMPLES),700)
 
-bench: setup  ## measure: make bench ARGS="create --rate 50", ARGS=life, ARGS=decide, ARGS=idle
+bench: setup  ## measure: make bench ARGS="create --rate 50", ARGS=life, ARGS=api, ARGS=decide, ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)
 
 bench-engine: setup  ## measure the engine against its peers, on a broker of its own: make bench-engine ARGS=--short
