@@ -14,6 +14,10 @@ from topics.avro_varint import SMALL, SMALL_END, encode_int, encode_long
 from topics.schemas import Schema
 
 
+class Encoded(bytes):
+    """A record's body that was written before: put in as it stands, where a record of its type is wanted."""
+
+
 def body_writer(schema: Schema) -> Callable[[bytes, Mapping[str, Any]], bytes]:
     """(header, fields) -> header and body of one record of this schema, which `topics.schemas.parsed` made.
 
@@ -68,7 +72,9 @@ def _parts(source: Source, schema: Any, value: str) -> list[str]:
         case "int" | "long":
             return [f"(SMALL[{value}] if 0 <= {value} < {SMALL_END} else encode_{schema}({value}))"]
         case _:
-            return [f"{source.function_of(schema, _named)}({value})"]
+            encode = f"{source.function_of(schema, _named)}({value})"
+            is_enum = isinstance(schema, dict) and schema["type"] == "enum"
+            return [encode if is_enum else f"({value} if type({value}) is Encoded else {encode})"]
 
 
 def _length(value: str) -> str:
@@ -125,6 +131,7 @@ def _no_boolean(value: Any) -> bytes:
 
 _CONSTANTS = {
     "SMALL": SMALL,
+    "Encoded": Encoded,
     "encode_int": encode_int,
     "encode_long": encode_long,
     "complete": _complete,
