@@ -87,6 +87,14 @@ def decide(payments: Annotated[int, typer.Option(min=1)] = 20_000) -> None:
 
 
 @app.command()
+def lane(passes: Annotated[int, typer.Option(min=1, help="The best of so many counts.")] = 6) -> None:
+    """Microseconds of CPU that a lane needs for a record, with fastavro and with our codec; needs no stack."""
+    from ops.bench.lane import measure_lane
+
+    _print(measure_lane(passes))
+
+
+@app.command()
 def engine(
     only: Annotated[list[str] | None, typer.Option(help="Contenders, by name; all when not given.")] = None,
     warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds.")] = 10.0,
