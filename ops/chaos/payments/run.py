@@ -65,8 +65,13 @@ class _Load:
         self.violations: list[str] = []
         self.demos = 0
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether somebody pays."""
+        return self._demo is not None and self._demo.poll() is None
+
     def go_on(self) -> None:
-        """Judge the demo that has ended, and start the next."""
+        """Judge the demo that has ended, and start the next, for which every service must be there."""
         if self._demo is not None:
             if self._demo.poll() is None:
                 if time.monotonic() - self._began > DEMO_S:
@@ -74,6 +79,9 @@ class _Load:
                     raise StackError(f"A demo did not end within {DEMO_S:.0f} s.", f"It said: {self._log}")
                 return
             self._judge()
+        state = read_state(self._home)
+        if state is None or not state.is_ready:
+            return
         self.demos += 1
         self._began = time.monotonic()
         with self._log.open("wb") as log:
@@ -82,9 +90,9 @@ class _Load:
 
     def end(self) -> None:
         """Wait for the last one."""
-        assert self._demo is not None
-        self._demo.wait(DEMO_S)
-        self._judge()
+        if self._demo is not None:
+            self._demo.wait(DEMO_S)
+            self._judge()
 
     def stop(self) -> None:
         """Whatever happens, nothing of it stays."""
@@ -128,6 +136,9 @@ def run_payments_chaos(home: Home, seed: int, most: int | None, logs: Path, say:
 
 def _kill(home: Home, kill: Kill, load: _Load) -> Bite | None:
     """Arm the failpoint and wait until it has killed its service and the supervisor has started that again."""
+    while not load.is_under_way:
+        load.go_on()
+        time.sleep(POLL_S)
     began = time.monotonic()
     before = _unit(home, kill.service)
     assert before.pid is not None
