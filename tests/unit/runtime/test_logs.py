@@ -41,6 +41,13 @@ def test_a_line_is_json_with_the_ids_of_its_request(capsys: pytest.CaptureFixtur
     assert "request_id" not in after
 
 
+@pytest.mark.parametrize("value", ["\udcff", {("a", 1): 2}, float("nan"), object, {1, "two"}, 1 << 70, b"\xff"])
+def test_no_value_keeps_a_line_from_being_written(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    logger().info("odd", value=value)
+    [line] = lines(capsys)
+    assert (line["event"], "value" in line) == ("odd", True)
+
+
 @pytest.mark.parametrize(
     "text",
     [
