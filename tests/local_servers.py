@@ -149,7 +149,7 @@ def tails(servers: Servers, *, all_logs: bool = False) -> str:
 def payments(*arguments: str, home: Path, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the `payments` command on a home."""
     return subprocess.run(
-        [sys.executable, "-m", "ops.cli.main", arguments[0], "--home", str(home), *arguments[1:]],
+        [sys.executable, "-m", "ops.cli.main", *arguments, "--home", str(home)],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -85,7 +85,6 @@ class LaneProducer:
 
     def __init__(self, clients: Clients, config: Mapping[str, object], transactional_id: str, partition: int) -> None:
         self._partition = partition
-        self._undelivered: KafkaError | None = None
         self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
         self._calling: tuple[str, float] | None = None  # what librdkafka was asked to do, and when (monotonic seconds)
@@ -187,7 +186,7 @@ class LaneProducer:
         Only the last record of each changelog reports its delivery, for its offset. Each report would take the GIL from
         the pump, and librdkafka counts failed deliveries itself: commit_transaction refuses when there was one.
         """
-        self._undelivered, self._changelog_offsets = None, {}
+        self._changelog_offsets = {}
         produce = self._producer.produce
         for send in work.layer.sends:
             partition = PARTITION_UNASSIGNED if send.partition is None else send.partition
@@ -224,13 +223,10 @@ class LaneProducer:
         self._calls("flush")
         if self._producer.flush(_STEP_TIMEOUT_S) > 0:
             raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
-        if self._undelivered is not None:
-            raise KafkaException(self._undelivered)
 
     def _on_changelog_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._undelivered = error
-            return
+            return  # step 6 fails, and knows the cause: this may be a record purged because of another
         self._changelog_offsets[message.topic()] = message.offset()
         kind, timestamp_ms = message.timestamp()
         self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None

@@ -27,7 +27,8 @@ def test_a_whole_run_comes_to_every_failpoint_once() -> None:
 
 @pytest.mark.timeout(CHAOS_S + 30)
 def test_services_killed_at_failpoints_lose_and_double_nothing(stack: Servers) -> None:
-    chaos = payments("chaos", "payments", "--seed", SEED, "--kills", str(KILLS), home=stack.home.root, timeout=CHAOS_S)
+    arguments = ("--seed", SEED, "--kills", str(KILLS))
+    chaos = payments("chaos", "payments", *arguments, home=stack.home.root, timeout=CHAOS_S)
     assert chaos.returncode == 0, chaos.stdout + chaos.stderr
     report = json.loads(chaos.stdout)
     assert report["violations"] == []
