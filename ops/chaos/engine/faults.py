@@ -100,9 +100,9 @@ def _zombie(harness: Harness, source: random.Random) -> Iterator[str]:
     yield "SIGCONT of a zombie"
 
 
-def _zombie_at_failpoint(harness: Harness, source: random.Random) -> Iterator[str]:
-    worker = _any(harness, source)
-    harness.workers.arm(worker, _armed(source, "stop"))
+def stop_at(harness: Harness, worker: Worker, armed: str) -> None:
+    """Return once the worker has stopped itself at a failpoint, or was stopped because it did not come to it."""
+    harness.workers.arm(worker, armed)
     assert worker.process is not None
     process = psutil.Process(worker.process.pid)
     deadline = time.monotonic() + BITE_S
@@ -110,6 +110,11 @@ def _zombie_at_failpoint(harness: Harness, source: random.Random) -> Iterator[st
         if time.monotonic() > deadline:
             harness.workers.signal(worker, signal.SIGSTOP)
         time.sleep(POLL_S)
+
+
+def _zombie_at_failpoint(harness: Harness, source: random.Random) -> Iterator[str]:
+    worker = _any(harness, source)
+    stop_at(harness, worker, _armed(source, "stop"))
     yield "SIGSTOP at a failpoint"
     harness.workers.signal(worker, signal.SIGCONT)
     yield "SIGCONT of a zombie in a commit"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ops.chaos.engine.cluster import Cluster
-from ops.chaos.engine.faults import FAULTS
+from ops.chaos.engine.faults import FAULTS, stop_at
 from ops.chaos.engine.harness import Harness, NoAnswer
 from ops.chaos.engine.load import KEYS, Load, plain_producer
 from ops.chaos.engine.mutants import MUTANTS, Mutant
@@ -91,8 +91,7 @@ def _state_set_back(harness: Harness, source: random.Random) -> None:
 def _zombie_before_step_2(harness: Harness, source: random.Random) -> None:
     """Stopped with a snapshot in hand, which it takes through its transaction after others have taken over."""
     worker = harness.workers.all[0]
-    harness.workers.arm(worker, "before_begin=stop:20")
-    _for_a_while(harness, 1.0)
+    stop_at(harness, worker, "before_begin=stop:20")
     harness.recovery_s(RECOVERY_S)
     harness.workers.signal(worker, signal.SIGCONT)
     harness.recovery_s(RECOVERY_S)
@@ -124,7 +123,6 @@ SCENARIOS: dict[str, Scenario] = {
     "restore off by one": _state_set_back,
     "no offsets": _killed_at("after_apply"),
     "timers lost by a rewind": _aborted_with_timers_set,
-    "late acks": _faults(*["abort"] * 12),
     "keep any lane": _faults("zombie"),
 }
 """The fault that shows a mutant; all others show under load without any."""
@@ -141,6 +139,7 @@ SIMULATION_ONLY = {
     "unknown is aborted": "as above",
     "offsets before fencing": "the stable read waits for the predecessor's transaction, whatever the order",
     "keep positions": "the records that come again mend it, unless a kill falls into the same milliseconds",
+    "late acks": "an effector's record may run twice across an abort; only the model sees which run was counted",
     "no fencing": "librdkafka offers no way to take over an epoch",
 }
 

@@ -50,4 +50,5 @@ def test_logs_of_a_service_are_printed(stack: Servers) -> None:
     finished = payments("logs", "payment-worker", home=stack.home.root)
 
     assert finished.returncode == 0
-    assert {json.loads(line)["service"] for line in finished.stdout.splitlines()} == {"payment-worker"}
+    ours = [line for line in finished.stdout.splitlines() if not line.startswith("%")]  # librdkafka's own begin so
+    assert {json.loads(line)["service"] for line in ours} == {"payment-worker"}
