@@ -95,6 +95,23 @@ def lane(passes: Annotated[int, typer.Option(min=1, help="The best of so many co
 
 
 @app.command()
+def commits(
+    pause_ms: Annotated[list[float] | None, typer.Option(help="Pauses to try; 0, 2, 4, 8 when not given.")] = None,
+    lanes: Annotated[list[int] | None, typer.Option(help="Lanes at once; 1 and 4 when not given.")] = None,
+    count: Annotated[int, typer.Option("--commits", min=10, help="Commits of each lane.")] = 200,
+) -> None:
+    """What a lane's commit takes by the pause after the one before, on a broker of its own."""
+    from ops.bench.commits import measure_commits
+    from ops.chaos.engine.cluster import own_cluster
+
+    with plain_errors(), own_cluster() as cluster:
+        list(measure_commits(cluster, [1], [4.0], count))  # a broker that has just started is slow
+        for found in measure_commits(cluster, lanes or [1, 4], pause_ms or [0.0, 2.0, 4.0, 8.0], count):
+            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+            sys.stdout.flush()
+
+
+@app.command()
 def engine(
     only: Annotated[list[str] | None, typer.Option(help="Contenders, by name; all when not given.")] = None,
     warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds.")] = 10.0,

@@ -75,7 +75,7 @@ class Lane:
         self.committed = dict(committed)  # next offset to read, as the group has it
         self.positions = dict(committed)  # next offset after what is complete
         self._committing: dict[Partition, int] | None = None
-        self._commit_began_s = 0.0
+        self._commit_began_s = self._commit_ended_s = float("-inf")  # monotonic
         self._changelogs = {table: changelogs[table.name] for table in spec.all_tables}
         self._clock_ms = clock_ms
         self._highest_timestamp_ms = 0
@@ -116,27 +116,29 @@ class Lane:
         return self.timers.next_due_ms if self.state is LaneState.RUNNING else None
 
     def begin_commit(self) -> Work | None:
-        """Step 1: snapshot what is complete; None when there is nothing to commit or a commit is in flight."""
-        if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
+        """Step 1: snapshot what is complete; None when it is not the time for that."""
+        if self.commit_due_in_s() != 0.0:
             return None
-        if self.positions == self.committed and not self.layers.promoted and not self.timers.wants_comparison:
-            return None
-        if not self._is_time_to_commit():
-            return None
+        self._commit_began_s = time.monotonic()
         self._committing = dict(self.positions)
         if self.spec.timer_table is not None:
             self._stage_offsets(self.spec.timer_table, self._committing)
         layer = self.layers.begin_commit()
         return Work(layer, self._committing, self.membership, self._changelogs)
 
-    def _is_time_to_commit(self) -> bool:
-        """Whether the agent's interval has passed, or its lane drains, or too much waits."""
-        now_s = time.monotonic()
-        waits = now_s - self._commit_began_s < self.spec.commit_interval_s
-        if waits and self.state is LaneState.RUNNING and len(self.layers.promoted.sends) < GROUP_SENDS_MAX:
-            return False
-        self._commit_began_s = now_s
-        return True
+    def commit_due_in_s(self) -> float | None:
+        """Seconds until a commit may begin; None while there is nothing to commit, or a commit is in flight.
+
+        A lane that drains, or has much to send, does not wait for its agent's interval; all pause after a commit.
+        """
+        if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
+            return None
+        if self.positions == self.committed and not self.layers.promoted and not self.timers.wants_comparison:
+            return None
+        due_s = self._commit_ended_s + self.spec.commit_pause_s
+        if self.state is LaneState.RUNNING and len(self.layers.promoted.sends) < GROUP_SENDS_MAX:
+            due_s = max(due_s, self._commit_began_s + self.spec.commit_interval_s)
+        return max(0.0, due_s - time.monotonic())
 
     def end_commit(self, receipt: Receipt) -> None:
         """Steps 7 and 8, after the transaction has committed."""
@@ -147,6 +149,7 @@ class Lane:
         failpoint("after_apply")
         self.layers.end_commit()
         self.committed, self._committing = self._committing, None
+        self._commit_ended_s = time.monotonic()
         self.timers.compare(receipt.broker_ms)
         self.metrics.timers_halted.set(self.timers.halted)
 

@@ -165,13 +165,14 @@ class Pump:
         self.progressed_at = time.monotonic()
 
     def _patience_s(self) -> float:
-        """How long to wait for a record: briefly while something is in flight, else until the next timer."""
+        """How long to wait for a record: briefly while something is in flight, else until a commit or timer is due."""
         if self._drains or any(lane.committing or lane.in_hand for lane in self._lanes):
             return BUSY_POLL_S
-        due = [at for lane in self._lanes if (at := lane.idle_until_ms()) is not None]
-        if not due:
-            return IDLE_POLL_S
-        return min(IDLE_POLL_S, max(0.0, (min(due) - self._clock_ms()) / 1000))
+        waits_s = [due_in_s for lane in self._lanes if (due_in_s := lane.commit_due_in_s()) is not None]
+        due_ms = [at for lane in self._lanes if (at := lane.idle_until_ms()) is not None]
+        if due_ms:
+            waits_s.append(max(0.0, (min(due_ms) - self._clock_ms()) / 1000))
+        return min([IDLE_POLL_S, *waits_s])
 
     def _fetch(self, patience_s: float) -> None:
         first = self._consumer.poll(patience_s)

@@ -115,7 +115,7 @@ SCENARIOS: dict[str, Scenario] = {
     "apply before commit": _killed_at("before_end", "before_end"),
     "skip the generation": _zombie_before_step_2,
     "an abort is committed": _faults("abort", "abort", "abort"),
-    "keep layers": _faults("abort", "abort", "abort"),
+    "keep layers": _faults(*["abort"] * 8),
     "keep the inbox": _faults(*["abort"] * 8),
     "newest as committed": _faults("abort", "abort", "abort"),
     "offsets read later": _killed_at(*["after_end"] * 8),
@@ -123,11 +123,16 @@ SCENARIOS: dict[str, Scenario] = {
     "restore off by one": _state_set_back,
     "no offsets": _killed_at("after_apply"),
     "timers lost by a rewind": _aborted_with_timers_set,
-    "keep any lane": _faults("zombie"),
+    "keep any lane": _faults(*["zombie"] * 3),
 }
 """The fault that shows a mutant; all others show under load without any."""
 
-RATES = {"offsets read later": 5_000.0, "keep the inbox": 4_000.0, "timers lost by a rewind": 0.0}
+RATES = {
+    "offsets read later": 5_000.0,
+    "keep the inbox": 4_000.0,
+    "keep layers": 2_000.0,
+    "timers lost by a rewind": 0.0,
+}
 """A lane must go on working between a snapshot and its offsets, and have records in hand when a commit fails."""
 
 MANY_KEYS = {"restore off by one": 100_000}

@@ -65,10 +65,10 @@ def specs() -> tuple[AgentSpec, AgentSpec]:
     return (
         AgentSpec(
             "sums", (Input("in", _decode),), (BALANCES,), (MID,), decide=sums, effect=None,
-            timer_table=timer_table("sums"), dead_letters=lambda _: dead_letters, batch_max=7,
+            timer_table=timer_table("sums"), dead_letters=lambda _: dead_letters, batch_max=7, commit_pause_s=0.0,
         ),
         AgentSpec(
             "relay", (Input("mid", _decode),), (), (OUT,), decide=None, effect=relay,
-            timer_table=None, dead_letters=lambda _: dead_letters, concurrency=5,
+            timer_table=None, dead_letters=lambda _: dead_letters, concurrency=5, commit_pause_s=0.0,
         ),
     )  # fmt: skip

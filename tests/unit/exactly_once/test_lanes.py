@@ -65,7 +65,7 @@ def spec_of(decide: Any = None, effect: Any = None, *, timers: bool = True, **op
     return AgentSpec(
         "agent", (Input("in", decode),), (), (OUT,), decide=decide, effect=effect,
         timer_table=timer_table("agent") if timers else None,
-        dead_letters=lambda topic: Output(f"{topic}.dlq", dead_letter), **options,
+        dead_letters=lambda topic: Output(f"{topic}.dlq", dead_letter), **{"commit_pause_s": 0.0, **options},
     )  # fmt: skip
 
 
@@ -300,6 +300,22 @@ def test_a_commit_interval_groups_commits_but_never_delays_the_first_one_after_a
     assert lane.begin_commit() is None, "the interval has not passed"
     lane.state = LaneState.DRAINING
     assert lane.begin_commit() is not None, "a draining lane does not wait"
+
+
+def test_a_lane_pauses_after_a_commit_until_its_markers_are_written() -> None:
+    lane = lane_of(DeciderLane, spec_of(echo, commit_pause_s=3600.0))
+    assert lane.commit_due_in_s() is None, "nothing is complete"
+    lane.feed([Fetched(0, b"a")])
+    lane.work()
+    assert lane.commit_due_in_s() == 0.0, "the first commit never waits"
+    assert lane.begin_commit() is not None
+    assert lane.commit_due_in_s() is None, "a commit is in flight"
+    lane.end_commit(Receipt({}, None))
+    lane.feed([Fetched(1, b"b")])
+    lane.work()
+    assert 3590 < lane.commit_due_in_s() <= 3600
+    lane.state = LaneState.DRAINING
+    assert lane.begin_commit() is None, "the next transaction would be refused as well"
 
 
 def test_timers_stand_still_while_host_and_broker_clocks_differ_by_more_than_five_minutes() -> None:
