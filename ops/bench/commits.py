@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ops.chaos.engine.cluster import Cluster
+from ops.bench.engine.broker import Broker
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.layers import Layer, Row, Send
 from streams.exactly_once.table_spec import TableSpec
@@ -33,28 +33,29 @@ class CommitTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_commits(
-    cluster: Cluster, lanes: Sequence[int], pauses_ms: Sequence[float], commits: int
+    broker: Broker, lanes: Sequence[int], pauses_ms: Sequence[float], commits: int
 ) -> Iterator[CommitTimes]:
     """Each number of lanes with each pause, `commits` commits of each lane."""
     for number in lanes:
         for pause_ms in pauses_ms:
-            took_ms = sorted(_run(cluster, number, pause_ms / 1000, commits))
+            took_ms = sorted(_run(broker, number, pause_ms / 1000, commits))
             p50, p90 = (round(took_ms[int(len(took_ms) * share)], 1) for share in (0.5, 0.9))
             yield CommitTimes(
                 lanes=number, pause_ms=pause_ms, commit_p50=p50, commit_p90=p90, cycle_p50=round(p50 + pause_ms, 1)
             )
 
 
-def _run(cluster: Cluster, lanes: int, pause_s: float, commits: int) -> list[float]:
+def _run(broker: Broker, lanes: int, pause_s: float, commits: int) -> list[float]:
+    settings = {**broker.client(), "log_level": 0}
     name = f"commits-{uuid.uuid4().hex[:8]}"
-    topics = [NewTopic(f"{name}.{kind}", PARTITIONS, cluster.nodes) for kind in ("in", "out", "changelog")]
-    admin = AdminClient(cluster.config())
+    topics = [NewTopic(f"{name}.{kind}", PARTITIONS, 1) for kind in ("in", "out", "changelog")]
+    admin = AdminClient(settings)
     for created in admin.create_topics(topics).values():
         created.result()
     took_ms: list[float] = []
 
     def lane(partition: int) -> None:
-        producer = LaneProducer(Clients(), cluster.config(), f"{name}-{partition}", partition)
+        producer = LaneProducer(Clients(), settings, f"{name}-{partition}", partition)
         producer.initialise()
         for number in range(commits):
             began = time.perf_counter()

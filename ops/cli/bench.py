@@ -102,11 +102,11 @@ def commits(
 ) -> None:
     """What a lane's commit takes by the pause after the one before, on a broker of its own."""
     from ops.bench.commits import measure_commits
-    from ops.chaos.engine.cluster import own_cluster
+    from ops.bench.engine.broker import running_broker
 
-    with plain_errors(), own_cluster() as cluster:
-        list(measure_commits(cluster, [1], [4.0], count))  # a broker that has just started is slow
-        for found in measure_commits(cluster, lanes or [1, 4], pause_ms or [0.0, 2.0, 4.0, 8.0], count):
+    with plain_errors(), running_broker() as broker:
+        list(measure_commits(broker, [1], [4.0], count))  # a broker that has just started is slow
+        for found in measure_commits(broker, lanes or [1, 4], pause_ms or [0.0, 2.0, 4.0, 8.0], count):
             sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
             sys.stdout.flush()
 
