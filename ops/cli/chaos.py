@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def engine(
     mutants: Annotated[bool, typer.Option("--mutants", help="Seeded bugs instead: each must turn red.")] = False,
     only: Annotated[str, typer.Option(help="With --mutants: those whose name contains this.")] = "",
     stock: Annotated[bool, typer.Option("--stock", help="Stock Faust instead, which must turn red.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="Keep workers' logs and state in this directory.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Workers' logs and state go here (default: kept only after a failure).")
+    ] = None,
 ) -> None:
     """The exactly-once engine under faults, on brokers of its own, or with --home on that of a running stack.
 
@@ -55,8 +58,8 @@ def engine(
             console.print(report.as_table())
             sys.stdout.write(report.as_json().decode() + "\n")
             passed = not report.violations
-    if not passed:
-        raise typer.Exit(1)
+        if not passed:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -64,7 +67,9 @@ def payments(
     seed: Annotated[int, typer.Option(help="Same kills in the same order for the same seed.")] = 1,
     kills: Annotated[int | None, typer.Option(min=1, help="Only the first so many (default: all failpoints).")] = None,
     home: HomeOption = None,
-    keep: Annotated[Path | None, typer.Option(help="Keep the demos' output in this directory.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="The demos' output goes here (default: kept only after a failure).")
+    ] = None,
 ) -> None:
     """A running platform whose services are killed at each failpoint of a payment's steps 1 to 7, under load.
 
@@ -81,8 +86,8 @@ def payments(
             f"{len(report.kills)} kills, {report.payments} payments in {report.seconds:.0f} s, "
             f"{len(report.not_reached)} failpoints not reached: {len(report.violations)} violations"
         )
-    if report.violations or not report.kills:
-        raise typer.Exit(1)
+        if report.violations or not report.kills:
+            raise typer.Exit(1)
 
 
 def _say(sentence: str) -> None:
@@ -107,5 +112,10 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="payments-chaos-state-") as path:
-        yield Path(path)
+    path = Path(tempfile.mkdtemp(prefix="payments-chaos-state-"))
+    try:
+        yield path
+    except BaseException:
+        _say(f"Logs and state are kept in {path}: they tell what happened.")
+        raise
+    shutil.rmtree(path)

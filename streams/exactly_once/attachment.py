@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from streams.exactly_once.errors import EngineError
+from streams.exactly_once.errors import EngineError, LaneLost
 from streams.exactly_once.lane_service import Assignment
 from streams.exactly_once.transaction import Membership
 
@@ -158,6 +158,10 @@ class LaneRecovery(Recovery):
             await app.lanes.apply(app.assignment)
         except EngineError as error:
             await app.fail(error)
+        except Exception as error:
+            # Left to the task, it would leave a member of the group without lanes.
+            log.exception("lanes could not be started")
+            await app.fail(LaneLost(f"lanes could not be started: {error!r}"))
 
     def flush_buffers(self) -> None:
         """Nothing is buffered here."""

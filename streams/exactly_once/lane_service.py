@@ -31,6 +31,8 @@ from streams.exactly_once.transaction import Membership
 log = structlog.get_logger(__name__)
 
 STARTS_AT_ONCE = 4  # InitProducerId and restore mostly wait; more at once would only crowd the broker
+STANDSTILL_S = 60.0  # an assignment that makes no step for so long never will: librdkafka's calls end within 30 s
+WATCH_S = 1.0
 STALL_S = 15.0  # a pump that has not turned for so long counts as dead: membership is no longer refreshed
 
 
@@ -73,6 +75,7 @@ class LaneService:
         self._wanted = 0  # number of the newest assignment; older ones stop starting lanes
         self._settled = 0  # number of the last assignment whose lanes all run
         self._applying = asyncio.Lock()
+        self._stepped_at = 0.0  # monotonic; set from threads, too
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opener: LaneOpener | None = None
         self._pump: Pump | None = None
@@ -124,28 +127,42 @@ class LaneService:
             self._pump.rebalancing = True
 
     async def apply(self, assignment: Assignment) -> None:
-        """Make the lanes what the assignment says. Raises EngineError when a lane must not start."""
+        """Make the lanes what the assignment says.
+
+        Raises EngineError when a lane must not start, or when nothing moves any more: a call that never comes back
+        would leave a member of the group whose partitions nobody works on.
+        """
         self._wanted += 1
         number = self._wanted
         async with self._applying:
             if number != self._wanted or self._pump is None:
                 return
-            wanted = {
-                (spec.name, partition): spec
-                for spec in self._specs
-                for partition in self._partitions_of(spec, assignment.sources)
-            }
-            kept = self._kept(wanted, assignment.membership)
-            self._membership = assignment.membership
-            await self._remove([key for key in self._lanes if key not in kept])
-            for key in kept:
-                await self._happened(self._pump.keep(self._lanes[key], assignment.membership))
-            self._pump.rebalancing = False
-            await self._keep_standbys(assignment, frozenset(wanted))
-            await self._start_lanes([(wanted[key], key[1]) for key in wanted if key not in kept], assignment, number)
-            if number == self._wanted:
-                self._settled = number
-                log.info("lanes run", lanes=self.lanes, generation=assignment.membership.generation)
+            self._stepped_at = time.monotonic()
+            changing = asyncio.create_task(self._change_to(assignment, number), name="lanes change")
+            while not changing.done():
+                await asyncio.wait({changing}, timeout=WATCH_S)
+                if not changing.done() and time.monotonic() - self._stepped_at > STANDSTILL_S:
+                    raise LaneLost(f"the lanes of an assignment have not come a step further for {STANDSTILL_S:.0f} s")
+            await changing
+
+    async def _change_to(self, assignment: Assignment, number: int) -> None:
+        assert self._pump is not None
+        wanted = {
+            (spec.name, partition): spec
+            for spec in self._specs
+            for partition in self._partitions_of(spec, assignment.sources)
+        }
+        kept = self._kept(wanted, assignment.membership)
+        self._membership = assignment.membership
+        await self._remove([key for key in self._lanes if key not in kept])
+        for key in kept:
+            await self._happened(self._pump.keep(self._lanes[key], assignment.membership))
+        self._pump.rebalancing = False
+        await self._keep_standbys(assignment, frozenset(wanted))
+        await self._start_lanes([(wanted[key], key[1]) for key in wanted if key not in kept], assignment, number)
+        if number == self._wanted:
+            self._settled = number
+            log.info("lanes run", lanes=self.lanes, generation=assignment.membership.generation)
 
     def _partitions_of(self, spec: AgentSpec, sources: frozenset[Partition]) -> list[int]:
         topics = [source.topic for source in spec.inputs]
@@ -192,7 +209,8 @@ class LaneService:
         gate = asyncio.Semaphore(STARTS_AT_ONCE)
         membership = assignment.membership
 
-        def wanted() -> bool:
+        def wanted() -> bool:  # asked with every step of a lane that opens
+            self._stepped_at = time.monotonic()
             return number == self._wanted
 
         async def start(spec: AgentSpec, partition: int) -> Lane | None:
@@ -225,6 +243,7 @@ class LaneService:
         while not await asyncio.to_thread(event.wait, 0.5):
             if not self._pump.running:
                 raise LaneLost("the pump has stopped")
+        self._stepped_at = time.monotonic()
 
 
 def continues(old: Membership, new: Membership) -> bool:
