@@ -44,8 +44,10 @@ fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document
 bench: setup  ## measure: make bench ARGS="create --rate 50", ARGS=life, ARGS=api, ARGS=decide, ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)
 
-bench-engine: setup  ## measure the engine against its peers, on a broker of its own: make bench-engine ARGS=--short
+bench-engine: setup  ## measure the engine against its peers, on brokers of its own: make bench-engine ARGS=--short
 	@$(BIN)/payments bench engine $(ARGS)
+	@$(BIN)/payments bench engine --nodes 3 --only ours --only kafka-streams $(ARGS)
+	@$(BIN)/payments bench engine --keys 10000000 --only ours --only kafka-streams $(ARGS)
 
 # Bytecode is made while the jars come over the network: several services start at once later, and would each make it.
 setup: $(VENV)/.runtime  ## .venv with the payments command, the servers' jars fetched and verified

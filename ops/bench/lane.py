@@ -52,7 +52,7 @@ def measure_lane(passes: int) -> list[LaneSpeed]:
 def _speed(name: str, decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], passes: int) -> LaneSpeed:
     messages = [
         Message(topic=TOPIC, partition=PARTITION, offset=offset, key=key, value=value, timestamp=(2, NOW_MS))
-        for offset, (key, value) in enumerate(workload.movements())
+        for offset, (key, value) in enumerate(workload.Movements().encoded())
         if workload.partition_of(key) == PARTITION
     ]
     with tempfile.TemporaryDirectory(prefix="payments-bench-lane-") as directory:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from ops.cli.stack import HomeOption, chosen_home, plain_errors
+from ops.cli.stack import HomeOption, checked_nodes, chosen_home, plain_errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -117,37 +117,44 @@ def engine(
     warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds.")] = 10.0,
     seconds: Annotated[float, typer.Option(min=1.0, help="Measured seconds per contender.")] = 30.0,
     records: Annotated[int, typer.Option(min=10_000, help="Records of input, the same for all.")] = 4_000_000,
+    keys: Annotated[int, typer.Option(min=10_000, help="Accounts; above 10,000 each has a row at the start.")] = 10_000,
+    nodes: Annotated[int, typer.Option(help="Brokers, and replicas of each topic: 1 or 3.")] = 1,
     rate: Annotated[float, typer.Option(min=1.0, help="Events per second of the latency part.")] = 2_000.0,
     commit_ms: Annotated[int, typer.Option(min=1, help="Commit interval of contenders that have one.")] = 100,
     baseline: Annotated[str, typer.Option(help="Contender that ratios are against.")] = "ours",
     short: Annotated[
-        bool, typer.Option(help="2 s, 5 s and 300,000 records: shows that it works, measures little.")
+        bool,
+        typer.Option(help="2 s, 5 s, 300,000 records, 100,000 keys at most: shows that it works, measures little."),
     ] = False,
-    page: Annotated[Path | None, typer.Option(help="Directory for README.md and results.json of this run.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="A file.md for this run's page; its figures go beside it, as .json.")
+    ] = None,
 ) -> None:
     """The engine against Kafka Streams, Quix Streams, a bare loop and stock Faust, on a broker of its own."""
     from ops.bench.engine.page import page as page_of
     from ops.bench.engine.run import Options, run_benchmark
 
     if short:
-        warm_up, seconds, records = 2.0, 5.0, 300_000
-    options = Options(
-        only=only or [],
-        warm_up_s=warm_up,
-        seconds=seconds,
-        records=records,
-        rate=rate,
-        commit_ms=commit_ms,
-        baseline=baseline,
-    )
+        warm_up, seconds, records, keys = 2.0, 5.0, 300_000, min(keys, 100_000)
     with plain_errors():
+        options = Options(
+            only=only or [],
+            warm_up_s=warm_up,
+            seconds=seconds,
+            records=records,
+            keys=keys,
+            nodes=checked_nodes(nodes),
+            rate=rate,
+            commit_ms=commit_ms,
+            baseline=baseline,
+        )
         results = run_benchmark(options, shlex.join(["payments", *sys.argv[1:]]))
     text = page_of(results)
     sys.stderr.write("\n" + text)
     if page is not None:
-        page.mkdir(parents=True, exist_ok=True)
-        (page / "README.md").write_text(text)
-        (page / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text)
+        page.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     _print(results)
     if any(
         row.throughput is not None and row.throughput.differences for row in results.rows if row.name.startswith("ours")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.cli.stack import HomeOption, chosen_home, plain_errors
+from ops.cli.stack import HomeOption, checked_nodes, chosen_home, plain_errors
 
 if TYPE_CHECKING:
     from ops.chaos.engine.cluster import Cluster
@@ -45,7 +45,11 @@ def engine(
 
     Prints a report as JSON; exit code 1 when a promise was broken (with --mutants or --stock: when none was).
     """
-    with plain_errors(), _cluster(home, 1 if mutants or stock else nodes) as cluster, _directory(keep) as root:
+    with (
+        plain_errors(),
+        _cluster(home, 1 if mutants or stock else checked_nodes(nodes)) as cluster,
+        _directory(keep) as root,
+    ):
         if mutants or stock:
             from ops.chaos.engine.red_controls import run_mutants, run_stock
 

@@ -46,7 +46,7 @@ def up(
     with plain_errors():
         existing = place.read_config() or StackConfig()
         config = StackConfig(
-            nodes=_checked_nodes(nodes or existing.nodes),
+            nodes=checked_nodes(nodes or existing.nodes),
             port_base=port_base if port_base is not None else existing.port_base,
             scale=_parse_scale(scale) if scale is not None else existing.scale,
             servers_only=servers_only,
@@ -168,9 +168,10 @@ def chosen_home(given: Path | None) -> Home:
     return Home(given.absolute() if given is not None else default_home())
 
 
-def _checked_nodes(nodes: int) -> int:
+def checked_nodes(nodes: int) -> int:
+    """`nodes`, if so many brokers can be started; raises StackError."""
     if nodes not in (1, 3):
-        raise StackError(f"A stack has 1 or 3 nodes, not {nodes}.", "Use --nodes 1 or --nodes 3.")
+        raise StackError(f"There are 1 or 3 nodes, not {nodes}.", "Use --nodes 1 or --nodes 3.")
     return nodes
 
 

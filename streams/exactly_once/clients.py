@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient
 
 from streams.exactly_once.store import LaneStore
 
@@ -28,7 +27,6 @@ class Clients:
 
     producer: Callable[[dict[str, Any]], Producer] = Producer
     consumer: Callable[[dict[str, Any]], Consumer] = Consumer
-    admin: Callable[[dict[str, Any]], AdminClient] = AdminClient
     executor: Callable[[], Executor] = commit_threads
     store: Callable[[Path], LaneStore] = LaneStore
     sleep: Callable[[float], None] = time.sleep  # between questions to a broker that has no answer yet

@@ -44,7 +44,6 @@ class LaneOpener:
         self._metrics = metrics
         self._clock_ms = clock_ms
         self._clients = clients
-        self._admin = clients.admin(dict(kafka))
 
     def open(self, spec: AgentSpec, partition: int, membership: Membership, wanted: Callable[[], bool]) -> Lane:
         """A lane that stands where its last transaction committed.
@@ -60,7 +59,8 @@ class LaneOpener:
         if not wanted():
             raise Abandoned
         sources = [(source.topic, partition) for source in spec.inputs]
-        committed = committed_offsets(self._admin, self._app_id, sources, wanted, self._clients.sleep)
+        in_group = {**self._kafka, "group.id": self._app_id}
+        committed = committed_offsets(self._clients, in_group, sources, wanted)
         changelogs = {table.name: f"{self._app_id}-{table.name}-changelog" for table in spec.all_tables}
         store, restored = self._open_store(spec, partition, changelogs, committed, wanted)
         base: Base = EmptyBase() if store is None else store

@@ -11,12 +11,10 @@ import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.errors import StateMismatch
@@ -27,6 +25,7 @@ from streams.exactly_once.table_spec import TableSpec
 
 log = structlog.get_logger(__name__)
 
+ASK_S = 10.0
 UNSTABLE_RETRY_S = 0.01  # a pending transaction of the predecessor ends within milliseconds of InitProducerId
 UNSTABLE_ALERT_EVERY = 1_000  # questions, so about ten seconds: longer than any transaction may stay open
 POLL_S = 0.05
@@ -40,37 +39,38 @@ class Abandoned(Exception):  # noqa: N818
 
 
 def committed_offsets(
-    admin: AdminClient,
-    group: str,
-    partitions: list[Partition],
-    wanted: Callable[[], bool],
-    sleep: Callable[[float], None],
+    clients: Clients, config: Mapping[str, object], partitions: list[Partition], wanted: Callable[[], bool]
 ) -> dict[Partition, int]:
-    """The group's committed offsets of `partitions`, none of them part of an open transaction.
+    """The committed offsets of `partitions` of the group that `config` names, none of them part of an open transaction.
 
     A partition without one is left out. An error per partition comes with offset -1001, so a negative number alone
     does not mean "none": only an answer without error does. Raises Abandoned when the lane is no longer wanted.
+
+    A consumer asks, not an admin client: librdkafka 2.16's ends the process (SIGSEGV, or an assertion about
+    `eonce->refcnt`) when the group's coordinator moves or its connection breaks while the question is under way.
     """
-    request = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for topic, number in partitions])]
+    stable = {"isolation.level": "read_committed", "enable.auto.commit": False, "retry.backoff.ms": 10}
+    consumer = clients.consumer({**config, **stable})
+    question = [TopicPartition(topic, number) for topic, number in partitions]
     asked = 0
-    while wanted():
-        try:
-            answer = admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=10.0)
-            entries = answer[group].result().topic_partitions
-        except Exception as error:  # the future raises KafkaException for the whole group: coordinator moving, time-out
-            log.info("committed offsets not to be had yet", group=group, error=str(error))
-            sleep(UNSTABLE_RETRY_S * 10)
-            continue
-        if any(entry.error is not None for entry in entries):
-            asked += 1
-            if asked % UNSTABLE_ALERT_EVERY == 0:
-                log.error(
-                    "committed offsets stay unstable: is a transaction hanging?", group=group, partitions=partitions
-                )
-            sleep(UNSTABLE_RETRY_S)
-            continue
-        return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
-    raise Abandoned
+    try:
+        while wanted():
+            try:
+                entries = consumer.committed(question, timeout=ASK_S)
+            except KafkaException as error:  # of the whole group: its coordinator is moving, or did not answer in time
+                log.info("committed offsets not to be had yet", partitions=partitions, error=error.args[0].str())
+                clients.sleep(UNSTABLE_RETRY_S * 10)
+                continue
+            if any(entry.error is not None for entry in entries):
+                asked += 1
+                if asked % UNSTABLE_ALERT_EVERY == 0:
+                    log.error("committed offsets stay unstable: is a transaction hanging?", partitions=partitions)
+                clients.sleep(UNSTABLE_RETRY_S)
+                continue
+            return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
+        raise Abandoned
+    finally:
+        consumer.close()
 
 
 def restore_tables(

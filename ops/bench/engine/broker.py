@@ -1,4 +1,4 @@
-"""The benchmark's own Kafka: one node of the local stack (mutual TLS), a temporary home, four times the heap."""
+"""The benchmark's own Kafka: nodes of the local stack (mutual TLS), a temporary home, four times the heap."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ HEAP_MB = 1024
 
 @dataclass(frozen=True)
 class Broker:
-    """A running broker and the PEM files of its super user."""
+    """Running brokers and the PEM files of their super user."""
 
     home: Home
     bootstrap: str
-    process: psutil.Process
+    processes: list[psutil.Process]
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of all of them so far, in seconds."""
+        return float(sum(sum(process.cpu_times()[:2]) for process in self.processes))
 
     @property
     def tls(self) -> dict[str, str]:
@@ -55,34 +60,42 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running_broker() -> Iterator[Broker]:
-    """A broker for the duration of the block; its home goes with it. Raises StackError if it does not start."""
+def running_broker(nodes: int = 1) -> Iterator[Broker]:
+    """1 or 3 brokers for the duration of the block; their home goes with it. Raises StackError if one does not start.
+
+    Topics have as many replicas as there are brokers, and two of three must be in sync.
+    """
     ensure_jars(cache_directory(), lambda sentence: print(sentence, file=sys.stderr))  # noqa: T201
     root = Path(tempfile.mkdtemp(prefix="payments-bench-")).resolve()
     try:
         home = Home(root)
         config = StackConfig(
-            port_base=free_port_base(BASES, lambda base: kafka.listeners(1, Ports(base))), servers_only=True
+            nodes=nodes,
+            port_base=free_port_base(BASES, lambda base: kafka.listeners(nodes, Ports(base))),
+            servers_only=True,
         )
         ports = Ports(config.port_base)
         home.write_config(config)
         ensure_certificates(home, ("kafka", STACK_ADMIN))
         kafka.write_configuration(home, config, ports)
         cache = cache_directory()
-        subprocess.run(kafka.format_command(home, cache, 0, 1), check=True, capture_output=True)  # noqa: S603
-        with _process(home, cache) as process:
-            asyncio.run(_wait_until_ready(home, ports.kafka(0), process))
-            yield Broker(home, kafka.bootstrap(config, ports), psutil.Process(process.pid))
+        for node in range(nodes):
+            subprocess.run(kafka.format_command(home, cache, node, nodes), check=True, capture_output=True)  # noqa: S603
+        with contextlib.ExitStack() as running:
+            processes = [running.enter_context(_process(home, cache, node)) for node in range(nodes)]
+            for node, process in enumerate(processes):
+                asyncio.run(_wait_until_ready(home, ports.kafka(node), process))
+            yield Broker(home, kafka.bootstrap(config, ports), [psutil.Process(process.pid) for process in processes])
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _process(home: Home, cache: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = kafka.start_command(home, cache, 0)
+def _process(home: Home, cache: Path, node: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = kafka.start_command(home, cache, node)
     command = [f"-Xmx{HEAP_MB}m" if part == f"-Xmx{kafka.HEAP_MB}m" else part for part in command]
     home.path("logs").mkdir(exist_ok=True)
-    with home.log("kafka").open("wb") as log:
+    with home.log("kafka").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
         try:
             yield process

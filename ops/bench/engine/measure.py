@@ -15,14 +15,13 @@ from pathlib import Path
 
 import msgspec
 import psutil
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ops.bench.engine import topics
 from ops.bench.engine.broker import Broker
 from ops.bench.engine.contenders import Contender, start
 from ops.bench.engine.workers.job import Job
-from ops.bench.engine.workload import PARTITIONS, decode_balance, encode_movement, movement_fields
+from ops.bench.engine.workload import FEW_KEYS, PARTITIONS, Movements, decode_balance, encode_movement
 
 START_S = 120.0
 STOP_S = 60.0
@@ -71,17 +70,13 @@ class Sample:
 
 
 class Bench:
-    """One broker, one input, many contenders."""
+    """One input, many contenders."""
 
-    def __init__(self, broker: Broker, directory: Path, commit_ms: int) -> None:
+    def __init__(self, broker: Broker, movements: Movements, directory: Path, commit_ms: int) -> None:
         self.broker = broker
+        self.movements = movements
         self.directory = directory
         self.commit_ms = commit_ms
-        self.admin = AdminClient(dict(broker.client()))
-
-    def close(self) -> None:
-        """Let go of the client while the broker still answers: librdkafka was seen to wait for ever after it."""
-        del self.admin
 
     def job(self, contender: Contender, source: str, instance: int = 0, suffix: str = "") -> Job:
         """What one process of `contender` is told."""
@@ -131,16 +126,19 @@ class Bench:
         """Work through the backlog in `source` (of `total` records) for a while, then verify what was committed."""
         jobs = [self.job(contender, source, number) for number in range(contender.processes)]
         self.make_topics(contender, jobs[0])
-        with self.running(contender, command, jobs) as processes:
-            self._wait_for_work(processes, jobs[0])
-            time.sleep(warm_up_s)
-            samples, rss = self._watch(processes, jobs[0], total, seconds)
-        load = psutil.getloadavg()[0]
+        if self.movements.keys > FEW_KEYS:
+            topics.fill_changelog(self.broker.client(), jobs[0].changelog, self.movements)
+        with contextlib.closing(topics.Progress(self.broker.client(), jobs[0].app, jobs[0].input)) as progress:
+            with self.running(contender, command, jobs) as processes:
+                self._wait_for_work(processes, jobs[0], progress)
+                time.sleep(warm_up_s)
+                samples, rss = self._watch(processes, progress, total, seconds)
+            load = psutil.getloadavg()[0]
+            taken = self._settled(jobs[0], progress)
         first, last = samples[0], samples[-1]
         events, took = last.events - first.events, last.at - first.at
         assert events > 0, f"{contender.name} did nothing in the window: {self._log_tail(jobs[0])}"
         commits = self._commits(jobs, warm_up_s / (warm_up_s + seconds))
-        taken = self._settled(jobs[0])
         return Throughput(
             events_per_s=events / took,
             seconds=took,
@@ -151,43 +149,41 @@ class Bench:
             commit_ms_p50=percentile(commits, 0.5),
             commit_ms_p99=percentile(commits, 0.99),
             load_average=load,
-            differences=topics.differences(self.broker.client(), taken, jobs[0].output, jobs[0].changelog),
+            differences=topics.differences(
+                self.broker.client(), self.movements, taken, jobs[0].output, jobs[0].changelog
+            ),
         )
 
-    def _wait_for_work(self, processes: list[psutil.Process], job: Job) -> None:
+    def _wait_for_work(self, processes: list[psutil.Process], job: Job, progress: topics.Progress) -> None:
         deadline = time.monotonic() + START_S
-        while not self._has_begun(job):
+        while not any(progress.committed().values()):
             alive = all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
             assert alive, f"{job.app} has ended: {self._log_tail(job)}"
             assert time.monotonic() < deadline, f"{job.app} does not start: {self._log_tail(job)}"
             time.sleep(SAMPLE_S)
 
-    def _has_begun(self, job: Job) -> bool:
-        try:
-            return sum(topics.committed(self.admin, job.app, job.input).values()) > 0
-        except KafkaException:  # the first group of a broker: its coordinator is just being made
-            return False
-
-    def _settled(self, job: Job) -> dict[int, int]:
+    def _settled(self, job: Job, progress: topics.Progress) -> dict[int, int]:
         """Where the group stands once no transaction is pending."""
         deadline = time.monotonic() + STOP_S
-        while (taken := topics.settled(self.admin, job.app, job.input)) is None:
+        while (taken := progress.settled()) is None:
             assert time.monotonic() < deadline, f"{job.app} left a transaction open"
             time.sleep(SAMPLE_S)
         return taken
 
-    def _watch(self, processes: list[psutil.Process], job: Job, total: int, seconds: float) -> tuple[list[Sample], int]:
+    def _watch(
+        self, processes: list[psutil.Process], progress: topics.Progress, total: int, seconds: float
+    ) -> tuple[list[Sample], int]:
         """Samples until `seconds` are over or the input is used up, and the highest resident size in bytes."""
         samples: list[Sample] = []
         rss = 0
         while True:
-            events = sum(topics.committed(self.admin, job.app, job.input).values())
+            events = sum(progress.committed().values())
             cpu_s = sum(sum(process.cpu_times()[:2]) for process in processes)
-            broker_cpu_s = sum(self.broker.process.cpu_times()[:2])
+            broker_cpu_s = self.broker.cpu_s
             rss = max(rss, sum(process.memory_info().rss for process in processes))
             sample = Sample(time.monotonic(), events, cpu_s, broker_cpu_s)
             if samples and events >= total:
-                assert len(samples) > 1, f"the input of {total} records is too short for {job.app}"
+                assert len(samples) > 1, f"the input of {total} records is too short"
                 return samples, rss
             samples.append(sample)
             if sample.at - samples[0].at >= seconds:
@@ -232,7 +228,7 @@ class Bench:
         topics.create_topics(self.broker.client(), [source], [])
         self.make_topics(contender, job)
         with self.running(contender, command, [job]):
-            feeder = Feeder(self.broker, source, rate)
+            feeder = Feeder(self.broker, self.movements, source, rate)
             feeder.start()
             try:
                 arrived = _arrivals(self.broker, job.output, seconds, feeder.full_speed)
@@ -254,10 +250,11 @@ class Bench:
 class Feeder(threading.Thread):
     """Appends movements at a steady rate; `occurred_at` is the moment of the hand-over to the producer."""
 
-    def __init__(self, broker: Broker, topic: str, rate: float) -> None:
+    def __init__(self, broker: Broker, movements: Movements, topic: str, rate: float) -> None:
         super().__init__(name="bench-feeder", daemon=True)
         settings = {"acks": "all", "linger.ms": 0, "partitioner": "murmur2_random", "enable.idempotence": True}
         self._producer = Producer({**broker.client(), **settings})
+        self._movements = movements
         self._topic = topic
         self._rate = rate
         self._stopping = threading.Event()
@@ -278,7 +275,7 @@ class Feeder(threading.Thread):
             self._producer.poll(0)
 
     def _append(self, number: int) -> None:
-        key, fields = movement_fields(number, time.time_ns() // 1000)
+        key, fields = self._movements.movement_fields(number, time.time_ns() // 1000)
         self._producer.produce(self._topic, encode_movement(fields), key)
 
     def stop(self) -> None:

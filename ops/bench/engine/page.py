@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from ops.bench.engine.run import Results, Row
+from ops.bench.engine.run import Options, Results, Row
+from ops.bench.engine.workload import FEW_KEYS
 
 HEAD = """\
-# The engine measured side by side
+# The engine measured side by side{on}
 
-Written by `{command}`, never by hand; `results.json` beside it holds the same figures.
+Written by `{command}`, never by hand; the `.json` beside it holds the same figures.
 
 {at:%Y-%m-%d %H:%M} UTC, {cores} cores, Python {python}, load average before the run {load_before:.1f}.{shared}
 
-4 partitions, 10,000 keys, Avro values of about 120 bytes. Per record: decode 10 fields, update a changelog-backed
-balance, encode and emit one output of 10 fields; output, changelog and offsets in one transaction. Kafka of this
-repository's lock, one node, mutual TLS for everybody, on the same cores. {warm_up:.0f} s warm-up, {seconds:.0f} s
-measured, from a backlog of {records:,} records; who uses it up is measured to its end. Commit interval {commit_ms} ms
-where a contender has one; this engine commits whenever something is complete. This engine and the bare loop use this
-repository's Avro codec, the other Python contenders fastavro, Kafka Streams Java's. Each run is verified: one output
-per input and account, the last outputs and the changelog against the calculated balances.
+4 partitions, {keys:,} keys{filled}, Avro values of about 120 bytes.
+Per record: decode 10 fields, update a changelog-backed balance, encode and emit one output of 10 fields; output,
+changelog and offsets in one transaction. Kafka of this repository's lock, {brokers}, mutual TLS for everybody, on the
+same cores. {warm_up:.0f} s warm-up, {seconds:.0f} s measured, from a backlog of {records:,} records; who uses it up is
+measured to its end. Commit interval {commit_ms} ms where a contender has one; this engine commits whenever something is
+complete. This engine and the bare loop use this repository's Avro codec, the other Python contenders fastavro, Kafka
+Streams Java's. Each run is verified: one output per input and account, the last outputs and the changelog against the
+calculated balances.
 """
 COLUMNS = (
     "| Contender | events/s | against {baseline} | CPU s per 100k | broker CPU s per 100k | commit p50 / p99 ms "
     "| RSS MB | load | verified |\n|---|---|---|---|---|---|---|---|---|\n"
 )
+ONE_BROKER, THREE_BROKERS = "one broker", "three brokers (RF 3, two in sync, acks=all)"
+FILLED = " (each with a row in the changelog before the start)"
 SHARED = " **Other work shared the machine: rows measured under different loads do not compare.**"
 QUIET_LOAD = 1.0
 
@@ -41,6 +45,10 @@ def page(results: Results) -> str:
         warm_up=options.warm_up_s,
         seconds=options.seconds,
         records=options.records,
+        keys=options.keys,
+        filled=FILLED if options.keys > FEW_KEYS else "",
+        brokers=ONE_BROKER if options.nodes == 1 else THREE_BROKERS,
+        on=_conditions(options),
         commit_ms=options.commit_ms,
     )
     text += "\n" + COLUMNS.format(baseline=options.baseline)
@@ -50,6 +58,12 @@ def page(results: Results) -> str:
     if skipped:
         text += "\n## Not measured\n\n" + "\n".join(skipped) + "\n"
     return text
+
+
+def _conditions(options: Options) -> str:
+    three = ", on three brokers" if options.nodes == 3 else ""
+    many = f", with {options.keys:,} keys" if options.keys > FEW_KEYS else ""
+    return three + many
 
 
 def _row(row: Row, baseline: Row | None) -> str:

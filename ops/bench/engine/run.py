@@ -15,6 +15,7 @@ from ops.bench.engine import topics
 from ops.bench.engine.broker import running_broker
 from ops.bench.engine.contenders import CONTENDERS, Contender, Skipped
 from ops.bench.engine.measure import Bench, Latency, Restore, Throughput
+from ops.bench.engine.workload import FEW_KEYS, Movements
 
 INPUT = "movements"
 
@@ -37,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float
     seconds: float
     records: int
+    keys: int
+    nodes: int
     rate: float
     commit_ms: int
     baseline: str
@@ -66,11 +69,12 @@ def run_benchmark(options: Options, command: str) -> Results:
         rows=[],
     )
     chosen = [contender for contender in CONTENDERS if not options.only or contender.name in options.only]
-    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="payments-bench-") as name:
-        bench = Bench(broker, Path(name), options.commit_ms)
+    with running_broker(options.nodes) as broker, tempfile.TemporaryDirectory(prefix="payments-bench-") as name:
+        movements = Movements(options.keys)
+        bench = Bench(broker, movements, Path(name), options.commit_ms)
         report(f"Writing {options.records} records of input.")
         topics.create_topics(broker.client(), [INPUT], [])
-        topics.fill(broker.client(), INPUT, options.records)
+        topics.fill(broker.client(), INPUT, movements, options.records)
         for contender in chosen:
             row = Row(name=contender.name, title=contender.title)
             results.rows.append(row)
@@ -83,11 +87,12 @@ def run_benchmark(options: Options, command: str) -> Results:
             if row.skipped:
                 report(f"{contender.name}: {row.skipped}")
             topics.delete_topics(broker.client(), (f"{contender.name}", f"changelog__{contender.name}"))
-        bench.close()
     return results
 
 
 def _measure(bench: Bench, contender: Contender, row: Row, options: Options) -> None:
+    if options.keys > FEW_KEYS and not contender.restores:
+        raise Skipped("it has no changelog that could be filled beforehand")
     command = contender.prepare(report)
     report(f"{contender.title}: {options.warm_up_s:.0f} s warm-up, {options.seconds:.0f} s measured.")
     row.throughput = bench.throughput(contender, command, INPUT, options.records, options.warm_up_s, options.seconds)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice, repeat
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ops.bench.engine.workload import PARTITIONS, decode_balance, expected, movements
+from ops.bench.engine.workload import PARTITIONS, Movements, decode_balance, encode_state
 
-_ACCOUNT = re.compile(rb"acc_\d{6}")
+_ACCOUNT = re.compile(rb"acc_\d{8}")
 _NUMBER = re.compile(rb"-?\d+")
+
+ASK_S = 30.0
+AS_MANY_AS_BROKERS = -1  # replicas: the brokers' default
 
 Client = Mapping[str, Any]
 
@@ -21,8 +25,8 @@ Client = Mapping[str, Any]
 def create_topics(client: Client, names: list[str], compacted: list[str]) -> None:
     """Make topics of PARTITIONS partitions. Compacted ones have huge segments: the cleaner must not run meanwhile."""
     keep = {"cleanup.policy": "compact", "segment.bytes": "1073741824"}
-    topics = [NewTopic(name, PARTITIONS, 1) for name in names]
-    topics += [NewTopic(name, PARTITIONS, 1, config=keep) for name in compacted]
+    topics = [NewTopic(name, PARTITIONS, AS_MANY_AS_BROKERS) for name in names]
+    topics += [NewTopic(name, PARTITIONS, AS_MANY_AS_BROKERS, config=keep) for name in compacted]
     admin = AdminClient(dict(client))  # its answers die with it
     for made in admin.create_topics(topics).values():
         made.result()
@@ -36,43 +40,63 @@ def delete_topics(client: Client, prefixes: tuple[str, ...]) -> None:
         gone.result()
 
 
-def fill(client: Client, topic: str, count: int) -> None:
-    """Append `count` movements to `topic`, keys placed by murmur2."""
+def fill(client: Client, topic: str, movements: Movements, count: int) -> None:
+    """Append `count` movements to `topic`."""
+    cycle = list(islice(movements.encoded(), count))
+    _append(client, topic, islice(chain.from_iterable(repeat(cycle)), count))
+
+
+def fill_changelog(client: Client, topic: str, movements: Movements) -> None:
+    """Append a balance of nothing for every account."""
+    nothing = encode_state(0)
+    _append(client, topic, ((movements.account(number), nothing) for number in range(movements.keys)))
+
+
+def _append(client: Client, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+    """Append records, placed by the murmur2 of their keys."""
     producer = Producer({**client, "acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random",
                          "linger.ms": 20, "queue.buffering.max.messages": 500_000})  # fmt: skip
-    cycle = list(movements())
-    produced = 0
-    while produced < count:
-        for key, value in cycle[: count - produced]:
-            while True:
-                try:
-                    producer.produce(topic, value, key)
-                    break
-                except BufferError:
-                    producer.poll(0.05)
-        produced += len(cycle[: count - produced])
-    assert producer.flush(120) == 0, "the input could not be written"
+    for key, value in records:
+        while True:
+            try:
+                producer.produce(topic, value, key)
+                break
+            except BufferError:
+                producer.poll(0.05)
+    assert producer.flush(120) == 0, f"{topic} could not be written"
 
 
-def committed(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
-    """The group's offset by partition; partitions without one are left out."""
-    return {number: entry.offset for number, entry in _offsets(admin, group, topic, False).items() if entry.offset >= 0}
+class Progress:
+    """A group's offsets of one topic, asked by consumers that never join (admin clients crash, see restore.py)."""
 
+    def __init__(self, client: Client, group: str, topic: str) -> None:
+        settings = {**client, "group.id": group, "enable.auto.commit": False}
+        self._now = Consumer({**settings, "isolation.level": "read_uncommitted"})
+        self._stable = Consumer({**settings, "isolation.level": "read_committed"})
+        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
 
-def settled(admin: AdminClient, group: str, topic: str) -> dict[int, int] | None:
-    """As `committed`, or None while a transaction is pending on one of them."""
-    entries = _offsets(admin, group, topic, True)
-    if any(entry.error is not None for entry in entries.values()):
-        return None
-    return {number: entry.offset for number, entry in entries.items() if entry.offset >= 0}
+    def committed(self) -> dict[int, int]:
+        """Offset by partition; partitions without one are left out."""
+        return self._of(self._now)
 
+    def settled(self) -> dict[int, int] | None:
+        """As `committed`, or None while a transaction is pending on one of them."""
+        try:
+            return self._of(self._stable)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                raise
+            return None
 
-def _offsets(admin: AdminClient, group: str, topic: str, stable: bool) -> dict[int, TopicPartition]:
-    wanted = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    answer = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, wanted)], require_stable=stable, request_timeout=10.0
-    )
-    return {entry.partition: entry for entry in answer[group].result().topic_partitions}
+    def close(self) -> None:
+        """Let go of the clients while the broker still answers: librdkafka was seen to wait for ever after it."""
+        self._now.close()
+        self._stable.close()
+
+    def _of(self, consumer: Consumer) -> dict[int, int]:
+        entries = consumer.committed(self._partitions, timeout=ASK_S)
+        assert all(entry.error is None for entry in entries), entries
+        return {entry.partition: entry.offset for entry in entries if entry.offset >= 0}
 
 
 def read(client: Client, topic: str) -> Iterator[Message]:
@@ -93,12 +117,12 @@ def read(client: Client, topic: str) -> Iterator[Message]:
     consumer.close()
 
 
-def differences(client: Client, taken: dict[int, int], output: str, changelog: str) -> list[str]:
+def differences(client: Client, movements: Movements, taken: dict[int, int], output: str, changelog: str) -> list[str]:
     """What is wrong in `output` and `changelog` after the first `taken` inputs: empty when every record is right.
 
     One output per input of each account, the last of them with the right balance; the changelog folds to the balances.
     """
-    balances, counts = expected(taken)
+    balances, counts = movements.expected(taken)
     outputs: Counter[bytes] = Counter()
     last: dict[bytes, bytes] = {}
     for message in read(client, output):
@@ -118,8 +142,8 @@ def differences(client: Client, taken: dict[int, int], output: str, changelog: s
     for message in read(client, changelog):
         account = _ACCOUNT.search(message.key())
         number = _NUMBER.search(message.value() or b"")
-        if account is not None and number is not None:
-            folded[account.group()] = int(number.group())
+        if account is not None and number is not None and (balance := int(number.group())) != 0:
+            folded[account.group()] = balance
     if folded != balances:
         wrong = sum(folded.get(key) != balances.get(key) for key in folded.keys() | balances.keys())
         found.append(f"{wrong} of {len(balances)} accounts have another balance in the changelog")

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from rocksdict import AccessType, Options, Rdict
 
 from ops.chaos.engine.cluster import Cluster
@@ -201,14 +200,20 @@ class Checker:
 
     def group_offsets(self) -> dict[tuple[str, int], int]:
         """The committed offsets of the app's group."""
-        admin = AdminClient(self._cluster.config())
-        answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._topics.id)])
-        entries = answer[self._topics.id].result().topic_partitions
-        return {(entry.topic, entry.partition): entry.offset for entry in entries}
+        counts = {**self._topics.topics, **self._topics.changelogs}
+        asked = [
+            TopicPartition(topic, partition)
+            for topic in (self._topics.inputs, self._topics.out)
+            for partition in range(counts[topic])
+        ]
+        with self._consumer("read_committed", self._topics.id) as consumer:
+            entries = consumer.committed(asked, timeout=SENTINEL_S)
+        assert all(entry.error is None for entry in entries), entries
+        return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
 
     @contextmanager
-    def _consumer(self, isolation: str) -> Iterator[Consumer]:
-        settings = {"group.id": "checker", "isolation.level": isolation, "enable.partition.eof": True}
+    def _consumer(self, isolation: str, group: str = "checker") -> Iterator[Consumer]:
+        settings = {"group.id": group, "isolation.level": isolation, "enable.partition.eof": True}
         consumer = Consumer(
             {**self._cluster.config(), **settings, "auto.offset.reset": "earliest", "enable.auto.commit": False}
         )

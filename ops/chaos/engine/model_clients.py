@@ -165,28 +165,18 @@ class ModelConsumer:
         log = (entry.topic, entry.partition)
         return 0, self._broker.stable_end(log) if self._committed_only else len(self._broker.logs[log])
 
-    def close(self) -> None:
-        self._positions = {}
-
-
-class ModelAdmin:
-    """The one admin call that lanes make."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def list_consumer_group_offsets(
-        self, request: Sequence[Any], *, require_stable: bool = False, request_timeout: float = 0
-    ) -> dict[str, Any]:
-        (group,) = request
+    def committed(self, partitions: Sequence[TopicPartition], timeout: float = 0) -> list[GroupOffset]:
         found = []
-        for entry in group.topic_partitions:
+        for entry in partitions:
             log = (entry.topic, entry.partition)
-            if require_stable and self._broker.pending_offsets(log):
+            if self._committed_only and self._broker.pending_offsets(log):
                 found.append(GroupOffset(*log, -1001, KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT)))
             else:
                 found.append(GroupOffset(*log, self._broker.committed.get(log, -1001)))
-        return {group.group_id: _Done(GroupOffsets(found))}
+        return found
+
+    def close(self) -> None:
+        self._positions = {}
 
 
 @dataclass(slots=True)
@@ -197,21 +187,6 @@ class GroupOffset:
     partition: int
     offset: int
     error: KafkaError | None = None
-
-
-@dataclass(slots=True)
-class GroupOffsets:
-    """An admin client's answer."""
-
-    topic_partitions: list[GroupOffset]
-
-
-class _Done:
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def result(self) -> Any:
-        return self._value
 
 
 class ModelStore:

@@ -221,7 +221,8 @@ def _offsets_before_fencing(original: Any) -> Any:
 
     def open_lane(self: Any, spec: Any, partition: int, membership: Any, wanted: Any) -> Any:
         sources = [(source.topic, partition) for source in spec.inputs]
-        early = restore.committed_offsets(self._admin, self._app_id, sources, wanted, _pass)
+        in_group = {**self._kafka, "group.id": self._app_id}
+        early = restore.committed_offsets(self._clients, in_group, sources, wanted)
         with (
             patch.object(opening, "committed_offsets", lambda *_: early),
             patch.object(opening, "check_offsets", _pass),

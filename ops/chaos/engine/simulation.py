@@ -22,7 +22,7 @@ from confluent_kafka import KafkaException
 
 from ops.chaos.engine.judgement import violations
 from ops.chaos.engine.model_broker import TRANSACTION_TIMEOUT_MS, Broker, Crash
-from ops.chaos.engine.model_clients import ModelAdmin, ModelConsumer, ModelProducer, ModelStore
+from ops.chaos.engine.model_clients import ModelConsumer, ModelProducer, ModelStore
 from ops.chaos.engine.subject import GROUP, KEYS, PARTITIONS, TOPICS, specs
 from streams.exactly_once import lane_service
 from streams.exactly_once.clients import Clients
@@ -311,7 +311,6 @@ class Simulation:
         clients = Clients(
             producer=lambda config: ModelProducer(self.broker, self, worker.name, config),
             consumer=lambda config: ModelConsumer(self.broker, config),
-            admin=lambda config: ModelAdmin(self.broker),
             executor=lambda: worker.executor,
             store=lambda path: cast(Any, ModelStore(worker.disk.setdefault(str(path), {}))),
             sleep=lambda seconds: None,
