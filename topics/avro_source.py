@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 
 class Source:
@@ -47,7 +47,7 @@ class Source:
         self._numbers += 1
         return f"{kind}_{self._numbers}"
 
-    def function_of(self, schema: Any, make: Callable[[Source, Any], str]) -> str:
+    def function_of(self, schema: Any, make: Callable[[Self, Any], str]) -> str:
         """The name of the function of a record or enum, which its first mention makes and later ones only name."""
         return self.functions[schema] if isinstance(schema, str) else make(self, schema)
 

@@ -1,21 +1,20 @@
 """Writes Avro bodies: for each schema a function of its own, made as source (topics.avro_source).
 
 fastavro's writer validates a record against each branch of a union before it writes it; our only unions are nullable
-fields. This writer is strict: a field too many, too few or of another type is an error, never a default.
+fields. These writers are strict: a field too many, too few or of another type is an error, never a default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
+
+import msgspec
 
 from topics.avro_source import Source
 from topics.avro_varint import SMALL, SMALL_END, encode_int, encode_long
 from topics.schemas import Schema
-
-
-class Encoded(bytes):
-    """A record's body that was written before: put in as it stands, where a record of its type is wanted."""
 
 
 def body_writer(schema: Schema) -> Callable[[bytes, Mapping[str, Any]], bytes]:
@@ -23,11 +22,36 @@ def body_writer(schema: Schema) -> Callable[[bytes, Mapping[str, Any]], bytes]:
 
     The result raises ValueError when the fields do not fit, naming record and reason.
     """
+    return _writer(schema, _WriterSource(of_values=False))
+
+
+def value_writer(schema: Schema) -> Callable[[bytes, msgspec.Struct], bytes]:
+    """As `body_writer`, for a value: a frozen struct whose attributes are the record's fields, all the way down.
+
+    What a value was encoded to is kept for whoever encodes the same object next: a decision puts one payment into its
+    event and into its row, and one actor into all that follows from it.
+    """
+    return _writer(schema, _WriterSource(of_values=True))
+
+
+class _WriterSource(Source):
+    """Source of functions that take mappings, or values."""
+
+    def __init__(self, *, of_values: bool) -> None:
+        super().__init__(_CONSTANTS)
+        self.of_values = of_values
+
+
+_last_encoded: dict[tuple[str, ...], list[tuple[Any, bytes]]] = {}
+"""By name and fields of a record, the last value and its bytes, for all writers: avro/ defines a name once. The pair is
+swapped as one, so threads may share it."""
+
+
+def _writer(schema: Schema, source: _WriterSource) -> Callable[[bytes, Any], bytes]:
     name = schema["name"].rpartition(".")[2]
-    source = Source(_CONSTANTS)
     write = source.compile(_record(source, schema), name)
 
-    def encode(header: bytes, fields: Mapping[str, Any]) -> bytes:
+    def encode(header: bytes, fields: Any) -> bytes:
         try:
             return header + write(fields)  # type: ignore[no-any-return]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -36,24 +60,54 @@ def body_writer(schema: Schema) -> Callable[[bytes, Mapping[str, Any]], bytes]:
     return encode
 
 
-def _record(source: Source, schema: Schema) -> str:
+def _record(source: _WriterSource, schema: Schema) -> str:
     """Adds a function fields -> bytes, which joins what its fields make; returns its name."""
     function = source.functions[schema["name"]] = source.name("record")
-    nullable = {field["name"]: None for field in schema["fields"] if isinstance(field["type"], list)}
-    names = source.constant("names", frozenset(field["name"] for field in schema["fields"]))
-    parts = []
     with source.function(f"def {function}(fields):"):
-        with source.block(f"if len(fields) != {len(schema['fields'])}:"):
-            source.line(f"fields = complete(fields, {names}, {source.constant('nullable', nullable)})")
-        for field in schema["fields"]:
-            value = source.name("value")
-            source.line(f"{value} = fields[{field['name']!r}]")
-            parts += _parts(source, field["type"], value)
-        source.line(f"return join(({', '.join(parts)},))")
+        if source.of_values:
+            _value_body(source, schema)
+        else:
+            _mapping_body(source, schema)
     return function
 
 
-def _parts(source: Source, schema: Any, value: str) -> list[str]:
+def _mapping_body(source: _WriterSource, schema: Schema) -> None:
+    nullable = {field["name"]: None for field in schema["fields"] if isinstance(field["type"], list)}
+    names = source.constant("names", _names(schema))
+    with source.block(f"if len(fields) != {len(schema['fields'])}:"):
+        source.line(f"fields = complete(fields, {names}, {source.constant('nullable', nullable)})")
+    source.line(f"return {_joined(source, schema, 'fields[{!r}]')}")
+
+
+def _value_body(source: _WriterSource, schema: Schema) -> None:
+    names = _names(schema)
+    last = source.constant("last", _last_encoded.setdefault((schema["name"], *sorted(names)), [(None, b"")]))
+    known = source.constant("known", set())
+    source.line(f"value, encoded = {last}[0]")
+    with source.block("if value is fields:"):
+        source.line("return encoded")
+    with source.block(f"if type(fields) not in {known}:"):
+        source.line(f"{known}.add(fitting(fields, {source.constant('names', names)}))")
+    source.line(f"encoded = {_joined(source, schema, 'fields.{}')}")
+    source.line(f"{last}[0] = (fields, encoded)")
+    source.line("return encoded")
+
+
+def _joined(source: _WriterSource, schema: Schema, field_of: str) -> str:
+    """An expression for the bytes of all fields; `field_of` makes a field's expression from its name."""
+    parts = []
+    for field in schema["fields"]:
+        value = source.name("value")
+        source.line(f"{value} = {field_of.format(field['name'])}")
+        parts += _parts(source, field["type"], value)
+    return f"join(({', '.join(parts)},))"
+
+
+def _names(schema: Schema) -> frozenset[str]:
+    return frozenset(field["name"] for field in schema["fields"])
+
+
+def _parts(source: _WriterSource, schema: Any, value: str) -> list[str]:
     """Expressions whose bytes, one after the other, encode the variable `value`; lines that they need are added."""
     if isinstance(schema, list):
         return [_nullable(source, schema, value)]
@@ -72,16 +126,14 @@ def _parts(source: Source, schema: Any, value: str) -> list[str]:
         case "int" | "long":
             return [f"(SMALL[{value}] if 0 <= {value} < {SMALL_END} else encode_{schema}({value}))"]
         case _:
-            encode = f"{source.function_of(schema, _named)}({value})"
-            is_enum = isinstance(schema, dict) and schema["type"] == "enum"
-            return [encode if is_enum else f"({value} if type({value}) is Encoded else {encode})"]
+            return [f"{source.function_of(schema, _named)}({value})"]
 
 
 def _length(value: str) -> str:
     return f"(SMALL[n] if (n := len({value})) < {SMALL_END} else encode_int(n))"
 
 
-def _nullable(source: Source, schema: list[Any], value: str) -> str:
+def _nullable(source: _WriterSource, schema: list[Any], value: str) -> str:
     null, branch = schema
     assert null == "null", "the only unions are nullable fields"
     encoded = source.name("encoded")
@@ -92,7 +144,7 @@ def _nullable(source: Source, schema: list[Any], value: str) -> str:
     return encoded
 
 
-def _item(source: Source, schema: Any) -> str:
+def _item(source: _WriterSource, schema: Any) -> str:
     """The name of a function that encodes one item of an array."""
     if source.has_function(schema):
         return source.function_of(schema, _named)
@@ -102,13 +154,23 @@ def _item(source: Source, schema: Any) -> str:
     return function
 
 
-def _named(source: Source, schema: Schema) -> str:
+def _named(source: _WriterSource, schema: Schema) -> str:
     """Adds the function of a record or enum; returns its name."""
     if schema["type"] == "record":
         return _record(source, schema)
-    symbols = {symbol: encode_int(index) for index, symbol in enumerate(schema["symbols"])}
+    symbols = _Symbols({symbol: encode_int(index) for index, symbol in enumerate(schema["symbols"])})
     name = source.functions[schema["name"]] = source.constant("symbol", symbols.__getitem__)
     return name
+
+
+class _Symbols(dict[Any, bytes]):
+    """An enum's symbols; members of a Python enum are learnt by their values."""
+
+    def __missing__(self, key: Any) -> bytes:
+        if not isinstance(key, Enum):
+            raise KeyError(key)
+        encoded = self[key] = self[key.value]
+        return encoded
 
 
 def _complete(fields: Mapping[str, Any], names: frozenset[str], nullable: Mapping[str, None]) -> Mapping[str, Any]:
@@ -116,6 +178,16 @@ def _complete(fields: Mapping[str, Any], names: frozenset[str], nullable: Mappin
     if unknown := fields.keys() - names:
         raise ValueError(f"there is no field {min(unknown)}")
     return {**nullable, **fields}
+
+
+def _fitting(value: Any, names: frozenset[str]) -> type[Any]:
+    """The type of a value that can be encoded by its attributes, and whose bytes may be kept."""
+    kind = type(value)
+    if not isinstance(value, msgspec.Struct) or not kind.__struct_config__.frozen:
+        raise TypeError(f"{kind.__name__} is no frozen struct")
+    if differing := names ^ set(kind.__struct_fields__):
+        raise ValueError(f"{kind.__name__} and the record differ in {min(differing)}")
+    return kind
 
 
 def _array(items: Any, encode_item: Callable[[Any], bytes]) -> bytes:
@@ -131,10 +203,10 @@ def _no_boolean(value: Any) -> bytes:
 
 _CONSTANTS = {
     "SMALL": SMALL,
-    "Encoded": Encoded,
     "encode_int": encode_int,
     "encode_long": encode_long,
     "complete": _complete,
+    "fitting": _fitting,
     "array": _array,
     "no_boolean": _no_boolean,
     "join": b"".join,

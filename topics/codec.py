@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
+import msgspec
 from fastavro import schemaless_reader
 from fastavro.schema import to_parsing_canonical_form
 
 from streams.exactly_once.errors import Poison
 from topics import catalog
 from topics.avro_reader import body_reader
-from topics.avro_writer import body_writer
+from topics.avro_writer import body_writer, value_writer
 from topics.registry import RegistryUnavailable
 from topics.schemas import NAMESPACE, Schema, load, parsed
 
@@ -36,6 +37,16 @@ class Message(NamedTuple):
     fields: Mapping[str, Any]
 
 
+class ValueMessage(NamedTuple):
+    """A record to be encoded: its type's name, and a frozen struct whose attributes are its fields."""
+
+    name: str
+    fields: msgspec.Struct
+
+
+Fields = Mapping[str, Any] | msgspec.Struct
+
+
 class _Decoder(NamedTuple):
     name: str
     read: Callable[[bytes, int], Mapping[str, Any]]  # (data, start of the body) -> fields
@@ -51,29 +62,29 @@ class Codec:
         """
         self._ids = dict(ids)
         self._fetch = fetch
-        self._encoders: dict[tuple[str, str], Callable[[Mapping[str, Any]], bytes]] = {}
+        self._encoders: dict[tuple[str, str], Callable[[Fields], bytes]] = {}
         self._decoders: dict[str, Callable[[bytes | None], Message]] = {}
 
-    def encode(self, topic: str, record_name: str, fields: Mapping[str, Any]) -> bytes:
-        """The bytes of one record.
+    def encode(self, topic: str, record_name: str, fields: Fields) -> bytes:
+        """The bytes of one record, given as a mapping or as a value (a frozen struct of the same names).
 
         Raises ValueError when the fields do not fit the schema (a name too many included), KeyError when the topic
         does not list the record, RegistryUnavailable when its id is not known.
         """
         return self.record_encoder(topic, record_name)(fields)
 
-    def record_encoder(self, topic: str, record_name: str) -> Callable[[Mapping[str, Any]], bytes]:
+    def record_encoder(self, topic: str, record_name: str) -> Callable[[Fields], bytes]:
         """Fields to bytes, for one record type of one topic: the fast way. Errors as `encode`."""
         encode = self._encoders.get((topic, record_name))
         if encode is None:
             encode = self._encoders[topic, record_name] = self._new_encoder(topic, record_name)
         return encode
 
-    def encoder(self, topic: str) -> Callable[[Message], bytes]:
+    def encoder(self, topic: str) -> Callable[[Message | ValueMessage], bytes]:
         """Messages to bytes, for an Output that carries several record types. Errors as `encode`."""
         encoders = {name: self.record_encoder(topic, name) for name in catalog.find(topic).records}
 
-        def encode(message: Message) -> bytes:
+        def encode(message: Message | ValueMessage) -> bytes:
             return encoders[message.name](message.fields)
 
         return encode
@@ -113,7 +124,7 @@ class Codec:
 
         return decode
 
-    def _new_encoder(self, topic: str, record_name: str) -> Callable[[Mapping[str, Any]], bytes]:
+    def _new_encoder(self, topic: str, record_name: str) -> Callable[[Fields], bytes]:
         entry = catalog.find(topic)
         if record_name not in entry.records:
             raise KeyError(f"{topic} lists no record {record_name}")
@@ -121,7 +132,14 @@ class Codec:
         if subject not in self._ids:
             raise RegistryUnavailable(f"the schema id of {subject} is not known yet")
         header = bytes([MAGIC]) + self._ids[subject].to_bytes(4, "big")
-        return partial(body_writer(parsed(load(entry.schema_folder, record_name))), header)
+        schema = parsed(load(entry.schema_folder, record_name))
+        write = body_writer(schema)
+        write_value = lru_cache(maxsize=1)(partial(value_writer, schema))  # made when the first value comes
+
+        def encode(fields: Fields) -> bytes:
+            return write_value()(header, fields) if isinstance(fields, msgspec.Struct) else write(header, fields)
+
+        return encode
 
     def _known_decoders(self, topic: str) -> dict[int, _Decoder]:
         entry = catalog.find(topic)

@@ -1,5 +1,6 @@
 """How many commands a second one core decides: the pure function alone, and with all that a lane does around it but
-Kafka and RocksDB (decode the command, find the row, decide, encode event, requests and changelog)."""
+Kafka and RocksDB (decode the command, find the row, decide, encode event, requests and changelog). The interpreter is
+tuned as a worker's."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from streams.domain.decide import decide
 from streams.domain.decision import Context
 from streams.domain.envelope import Actor, ReplyTo
 from streams.domain.payment import Fingerprint, PaymentRow, PaymentStatus, PersonalData, TransactionType
+from streams.exactly_once.app import tune_interpreter
 from streams.exactly_once.records import Output, Record
 from streams.exactly_once.testing import Bench
 from tables.payments import payments_table
@@ -48,6 +50,7 @@ class DecideSpeed(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure_decide(payments: int) -> DecideSpeed:
     """Decide `payments` payments from creation to authorisation, alone and as a lane does."""
+    tune_interpreter()
     told = list(_commands(payments))
     context = Context(now_us=NOW_US, highest_us=NOW_US, last_closed_date=None)
     rows: dict[str, PaymentRow | None] = {}

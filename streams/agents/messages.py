@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from streams.domain.envelope import Value
 from streams.exactly_once.errors import Poison
-from topics.codec import Message
+from topics.codec import Message, ValueMessage
 
 V = TypeVar("V", bound=Value)
 
 
-def message_of(value: Value) -> Message:
-    """A domain value as a message: its record's name, and its fields as built-in types."""
-    fields: dict[str, Any] = msgspec.to_builtins(value, builtin_types=(bytes,))
-    return Message(type(value).__name__, fields)
+def message_of(value: Value) -> ValueMessage:
+    """A domain value as a message to be sent: its record's name, and the value."""
+    return ValueMessage(type(value).__name__, value)
 
 
 def value_of(message: Message, kinds: Mapping[str, type[V]]) -> V | None:

@@ -29,7 +29,7 @@ from streams.domain.creation import EXPIRY
 from streams.domain.decide import decide
 from streams.domain.decision import CancelTimer, Context, Decision, Rules, SetTimer
 from streams.domain.envelope import Actor, Value
-from streams.domain.events import CommandFailed, Outcome, PaymentEvent
+from streams.domain.events import CommandFailed
 from streams.domain.settlement_days import is_date
 from streams.domain.settling import close_day
 from streams.exactly_once.agent import DeadLetter
@@ -37,8 +37,7 @@ from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.records import TIMERS, Output, Record
 from streams.exactly_once.table_spec import TableSpec
-from tables.payments import DAYS, LAST_CLOSED, ClosedDay, fields_with_payment
-from topics.codec import Message
+from tables.payments import DAYS, LAST_CLOSED, ClosedDay
 
 COMMANDS, INTAKE, OUTCOMES, CLOSINGS = (
     "payments.commands",
@@ -160,7 +159,7 @@ class Payments:
 
     def _send(self, key: bytes, decision: Decision, effects: Effects) -> None:
         if decision.event is not None:
-            effects.send(self._outputs.events, _event_message(decision.event), key=key)
+            effects.send(self._outputs.events, message_of(decision.event), key=key)
         for request in decision.requests:
             effects.send(self._outputs.requests, message_of(request), key=key)
         for entry in decision.entries:
@@ -205,12 +204,6 @@ def command_of(record: Record) -> PaymentCommand | CloseSettlementDay | None:
     if not isinstance(command, CloseSettlementDay) and record.key != command.payment_id.encode():
         raise Poison(f"the key is not the payment's id: {record.key[:40]!r}")
     return command
-
-
-def _event_message(event: Outcome) -> Message:
-    if isinstance(event, PaymentEvent):
-        return Message(type(event).__name__, fields_with_payment(event))
-    return message_of(event)
 
 
 def _given_up(record: Record, why: str) -> DeadLetter:

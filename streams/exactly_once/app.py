@@ -32,6 +32,13 @@ the default of 700 the collector walked them over and over, for a sixth of a bus
 SWITCH_INTERVAL_S = 0.001  # at the default 5 ms a commit's callbacks waited 47 ms for the interpreter lock
 
 
+def tune_interpreter() -> None:
+    """For a process that has started: how seldom its collector looks, and how often its threads take turns."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()  # what start-up made lives as long as the process
+    gc.set_threshold(GC_ALLOCATIONS)
+
+
 class App(faust.App):
     """A Faust app with exactly-once lanes.
 
@@ -175,9 +182,7 @@ class App(faust.App):
 
     async def on_start(self) -> None:
         """Start the pump before the group can assign anything."""
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        gc.freeze()  # what start-up made lives as long as the process
-        gc.set_threshold(GC_ALLOCATIONS)
+        tune_interpreter()
         self.lanes.start()
         await super().on_start()
 

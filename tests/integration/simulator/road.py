@@ -29,7 +29,7 @@ from streams.provider.simulator import SimulatorProvider
 from tables.payments import payments_table
 from tests.unit.agents.codecs import offline_codec
 from tests.unit.domain.payments_in_states import GATEWAY, NOW_US, PAYMENT, confirm, create, envelope
-from topics.codec import Message
+from topics.codec import Message, ValueMessage
 
 TIMEOUT_MS = 5_000  # of the local stack
 KEY = PAYMENT.encode()
@@ -188,7 +188,7 @@ class Road:
     def _output(self, topic: str) -> Output:
         return Output(topic, self.codec.encoder(topic))
 
-    def _record(self, topic: str, message: Message) -> Record:
+    def _record(self, topic: str, message: Message | ValueMessage) -> Record:
         data = self.codec.encode(topic, message.name, message.fields)
         return self.bench.record(topic, KEY, self._message(topic, data), data=data)
 

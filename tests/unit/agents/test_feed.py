@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from streams.agents.feed import feed
@@ -87,10 +88,9 @@ def test_the_event_goes_on_as_it_came(bench: FeedBench) -> None:
     value = of_payment(1)
     (message,) = bench.give(value)
     assert message.name == "FeedEvent"
-    assert {**message_of(value).fields, "feed_sequence": 1} == {
-        **message.fields,
-        "payment": {**message.fields["payment"], "transactions": tuple(message.fields["payment"]["transactions"])},
-    }
+    assert message.fields["feed_sequence"] == 1
+    came = {name: field for name, field in message.fields.items() if name != "feed_sequence"}
+    assert msgspec.convert(came, MerchantEvent, strict=False) == value
     assert bench.bench.sent[0].key == b"mer_ann"
 
 

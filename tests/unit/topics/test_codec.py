@@ -14,7 +14,7 @@ from fastavro.utils import generate_many
 
 from streams.exactly_once.errors import Poison
 from topics.avro_reader import body_reader
-from topics.avro_writer import Encoded, body_writer
+from topics.avro_writer import body_writer
 from topics.catalog import all_topics
 from topics.codec import Codec, Message
 from topics.registry import RegistryUnavailable
@@ -264,13 +264,3 @@ def test_an_older_version_is_completed_with_defaults() -> None:
 def test_what_was_never_registered_cannot_be_written() -> None:
     with pytest.raises(RegistryUnavailable, match=r"payments\.commands-CancelPayment"):
         Codec({}, no_registry).encode("payments.commands", "CancelPayment", COMMAND)
-
-
-def test_a_record_that_was_written_before_is_put_in_as_it_stands(codec: Codec) -> None:
-    fields = next(iter(generate_many(parsed(load("payments.events", "PaymentCreated")), 1)))
-    payment = Encoded(body_writer(parsed(load("types", "Payment")))(b"", fields["payment"]))
-    assert codec.encode("payments.events", "PaymentCreated", fields | {"payment": payment}) == codec.encode(
-        "payments.events", "PaymentCreated", fields
-    )
-    with pytest.raises(ValueError, match="do not fit"):
-        codec.encode("payments.events", "PaymentCreated", fields | {"payment": bytes(payment)})
