@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from api.admission import Backlog
 from api.api_key_texts import key_hashes, new_key_text
+from api.api_keys import ApiKeys
 from api.audit import Auditor, AuditTrail
 from api.auth import Authenticator
 from api.calls import Call
@@ -27,6 +28,7 @@ from api.client_secrets import ClientSecrets
 from api.gate import Gate, HttpMetrics
 from api.idempotency_keys import IdempotencyKeys
 from api.limits import RateLimits
+from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
 from api.problems import refuse_unparsed, unavailable
@@ -34,7 +36,7 @@ from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
 from api.routes import READERS, OpenAccess, Route
 from api.settlement import Settlement
-from api.settlement_runner import SettlementRunner
+from api.settlement_runner import SettlementRunner, StartedRun
 from api.webhook_endpoints import WebhookEndpoints
 from ops.runtime.encryption import DataKeys
 from ops.runtime.http_server import HttpServer
@@ -50,7 +52,7 @@ from tables.records.endpoints import Endpoint
 from tables.records.errors import RecordsUnavailable
 from tables.records.merchants import ApiKey, Merchant
 from tables.records.payments import HistoryEntry
-from tables.records.settlement import Batch, SettlementRecords
+from tests.unit.api.rows_in_memory import BatchRows, DataKeyRows, EndpointRows, MerchantRows
 
 START_US = 1_795_000_000_000_000
 MERCHANT = ids.derived(ids.MERCHANT, "one")
@@ -178,56 +180,11 @@ class Records:
         return [act for act in acts if before is None or (act.at, act.audit_id) < (before.at, before.audit_id)][:limit]
 
 
-class DataKeyRows:
-    def __init__(self, records: Records) -> None:
-        self._records = records
+class Runner(SettlementRunner):
+    """batch-processor is not there; every run is begun."""
 
-    async def put(self, key_id: str, wrapped: bytes, created_at: int) -> None:
-        self._records.data_keys[key_id] = wrapped
-
-    async def get(self, key_id: str) -> bytes | None:
-        return self._records.data_keys.get(key_id)
-
-
-class EndpointRows:
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    async def create(self, endpoint: Endpoint) -> bool:
-        return self._records.endpoints.setdefault(endpoint.endpoint_id, endpoint) is endpoint
-
-    async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint | None:
-        found = self._records.endpoints.get(endpoint_id)
-        return found if found is not None and found.merchant_id == merchant_id else None
-
-    async def of_merchant(self, merchant_id: str) -> list[Endpoint]:
-        return [e for e in self._records.endpoints.values() if e.merchant_id == merchant_id]
-
-    async def update(self, endpoint: Endpoint, *, now: int) -> Endpoint | None:
-        changed = msgspec.structs.replace(endpoint, version=endpoint.version + 1, updated_at=now)
-        self._records.endpoints[endpoint.endpoint_id] = changed
-        return changed
-
-    async def delete(self, merchant_id: str, endpoint_id: str) -> bool:
-        return self._records.endpoints.pop(endpoint_id, None) is not None
-
-
-class BatchRows(SettlementRecords):
-    """The tables of batches; how pages are cut from them is the real one's."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-
-    async def dates(self) -> list[str]:
-        return sorted({batch.settlement_date for batch in self.batches}, reverse=True)
-
-    async def batch(self, batch_id: str) -> Batch | None:
-        return next((batch for batch in self.batches if batch.batch_id == batch_id), None)
-
-    async def page_of_date(self, settlement_date: str, *, limit: int, starting_after: str = "") -> list[Batch]:
-        assert limit > 0, "Cassandra refuses LIMIT 0"
-        found = [b for b in self.batches if b.settlement_date == settlement_date and b.batch_id > starting_after]
-        return sorted(found, key=lambda batch: batch.batch_id)[:limit]
+    async def start_run(self, call: Call, settlement_date: str, *, force: bool) -> StartedRun:
+        return StartedRun("CLOSING")
 
 
 class Log:
@@ -410,8 +367,14 @@ class Platform:
         self._server.add_port("127.0.0.1", 0, None)
         await self._server.start()
         self.port = self._server.ports[0]
-        settlement = Settlement(self.batches, SettlementRunner(self.settings), auditor)
-        operators = [*AuditTrail(self.records).routes(), *settlement.operator_routes()]
+        settlement = Settlement(self.batches, Runner(self.settings), auditor)
+        merchants = MerchantRows(self.records)
+        operators = [
+            *Merchants(merchants, auditor, self.clock).routes(),
+            *ApiKeys(merchants, self.pepper, self.settings.mode, auditor, self.clock).routes(),
+            *AuditTrail(self.records).routes(),
+            *settlement.operator_routes(),
+        ]
         self.operator_routes = [*operators, *OpenApi("Operators", operators, READERS).routes()]
         internal = OperatorGate(self.operator_routes, None, metrics, self.refusals)
         self._internal = HttpServer(internal.application(), refuse_unparsed)
