@@ -28,6 +28,7 @@ START_S, RECOVERY_S, SETTLE_S = 90.0, 30.0, 6.0
 STEADY_S = 2.0
 STOCK_KILLS = 3
 QUIET_TRIES, QUIET_S = 12, 0.6
+ZOMBIES = 4
 BAD_EVERY = 25  # one record in so many is poison or fails: some mutants show by nothing else
 
 Say = Callable[[str], None]
@@ -89,12 +90,16 @@ def _state_set_back(harness: Harness, source: random.Random) -> None:
 
 
 def _zombie_before_step_2(harness: Harness, source: random.Random) -> None:
-    """Stopped with a snapshot in hand, which it takes through its transaction after others have taken over."""
-    worker = harness.workers.all[0]
-    stop_at(harness, worker, "before_begin=stop:20")
-    harness.recovery_s(RECOVERY_S)
-    harness.workers.signal(worker, signal.SIGCONT)
-    harness.recovery_s(RECOVERY_S)
+    """Stopped with a snapshot in hand, which it takes through its transaction after others have taken over.
+
+    Several times: the snapshot may be an effector's, whose answers may come twice, or hold nothing but offsets.
+    """
+    for number in range(ZOMBIES):
+        worker = harness.workers.all[number % WORKERS]
+        stop_at(harness, worker, "before_begin=stop:20")
+        harness.recovery_s(RECOVERY_S)
+        harness.workers.signal(worker, signal.SIGCONT)
+        harness.recovery_s(RECOVERY_S)
 
 
 def _aborted_with_timers_set(harness: Harness, source: random.Random) -> None:
