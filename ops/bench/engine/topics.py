@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from ops.bench.engine.workload import PARTITIONS, Movements, decode_balance, encode_state
+from ops.local.group_offsets import group_offsets
 
 _ACCOUNT = re.compile(rb"acc_\d{8}")
 _NUMBER = re.compile(rb"-?\d+")
@@ -94,9 +95,8 @@ class Progress:
         self._stable.close()
 
     def _of(self, consumer: Consumer) -> dict[int, int]:
-        entries = consumer.committed(self._partitions, timeout=ASK_S)
-        assert all(entry.error is None for entry in entries), entries
-        return {entry.partition: entry.offset for entry in entries if entry.offset >= 0}
+        found = group_offsets(consumer, self._partitions, ASK_S)
+        return {partition: offset for (_, partition), offset in found.items()}
 
 
 def read(client: Client, topic: str) -> Iterator[Message]:

@@ -20,6 +20,7 @@ from rocksdict import AccessType, Options, Rdict
 
 from ops.chaos.engine.cluster import Cluster
 from ops.chaos.engine.topology import BEAST, GARBAGE, LATER, TIMER_EVERY, Topics
+from ops.local.group_offsets import group_offsets
 
 SENTINEL = b"sentinel"
 SENTINEL_S = 15.0  # longer than the engine's transaction time-out: what is open then stays open
@@ -207,9 +208,7 @@ class Checker:
             for partition in range(counts[topic])
         ]
         with self._consumer("read_committed", self._topics.id) as consumer:
-            entries = consumer.committed(asked, timeout=SENTINEL_S)
-        assert all(entry.error is None for entry in entries), entries
-        return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset >= 0}
+            return group_offsets(consumer, asked, SENTINEL_S)
 
     @contextmanager
     def _consumer(self, isolation: str, group: str = "checker") -> Iterator[Consumer]:
