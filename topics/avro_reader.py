@@ -20,33 +20,34 @@ def body_reader(schema: Schema) -> Callable[[bytes, int], dict[str, Any]]:
     `schema` is one that `topics.schemas.parsed` made. The result raises ValueError, which says what is wrong.
     """
     source = Source(_CONSTANTS)
-    read = source.compile(_record(source, schema), schema["name"])
-
-    def decode(data: bytes, start: int) -> dict[str, Any]:
-        try:
-            fields, end = read(data, start)
-        except IndexError:
-            raise ValueError("the bytes end in the middle of the record") from None
-        if end > len(data):  # a slice that reaches beyond is only shorter
-            raise ValueError("the bytes end in the middle of the record")
-        if end < len(data):
-            raise ValueError(f"{len(data) - end} bytes too many")
-        return fields  # type: ignore[no-any-return]
-
-    return decode
+    function = source.name("body")
+    with source.function(f"def {function}(data, at):"):
+        with source.block("try:"):
+            fields = _fields(source, schema)
+        with source.block("except IndexError:"):
+            source.line("cut_off()")
+        with source.block("if at != len(data):"):
+            source.line("wrong_end(at, len(data))")
+        source.line(f"return {fields}")
+    return source.compile(function, schema["name"])
 
 
 def _record(source: Source, schema: Schema) -> str:
     """Adds a function (data, at) -> (fields, place after them); returns its name."""
     function = source.functions[schema["name"]] = source.name("record")
-    values = []
     with source.function(f"def {function}(data, at):"):
-        for field in schema["fields"]:
-            value = source.name("value")
-            _read(source, field["type"], value)
-            values.append(f"{field['name']!r}: {value}")
-        source.line(f"return {{{', '.join(values)}}}, at")
+        source.line(f"return {_fields(source, schema)}, at")
     return function
+
+
+def _fields(source: Source, schema: Schema) -> str:
+    """Lines that read all fields; returns the expression of their mapping."""
+    values = []
+    for field in schema["fields"]:
+        value = source.name("value")
+        _read(source, field["type"], value)
+        values.append(f"{field['name']!r}: {value}")
+    return f"{{{', '.join(values)}}}"
 
 
 def _read(source: Source, schema: Any, value: str) -> None:
@@ -63,18 +64,19 @@ def _read(source: Source, schema: Any, value: str) -> None:
     match schema:
         case "string" | "bytes":
             source.line("n = data[at]")
-            with source.block("if n & 0x81:"):  # more than 63 bytes, or none at all
-                source.line("n, at = decode_length(data, at)")
+            with source.block("if n & 0x81:"):  # more than 63 bytes, or a length that is none
+                source.line("n, at = decode_length(data, at); end = at + n")
             with source.block("else:"):
-                source.line("n >>= 1; at += 1")
-            source.line("end = at + n")
+                source.line("at += 1; end = at + (n >> 1)")
             source.line(f"{value} = data[at:end]{'.decode()' if schema == 'string' else ''}; at = end")
         case "int" | "long":
             source.line("n = data[at]")
-            with source.block("if n & 0x80:"):
-                source.line(f"{value}, at = decode_long(data, at)")
-            with source.block("else:"):
+            with source.block("if n < 0x80:"):
                 source.line(f"{value} = (n >> 1) ^ -(n & 1); at += 1")
+            with source.block("elif (more := data[at + 1]) < 0x80:"):
+                source.line(f"n = n & 0x7F | more << 7; {value} = (n >> 1) ^ -(n & 1); at += 2")
+            with source.block("else:"):
+                source.line(f"{value}, at = decode_long(data, at)")
         case "boolean":
             source.line(f"{value} = BOOLEANS[data[at]]; at += 1")
         case _:
@@ -136,6 +138,16 @@ def _array(data: bytes, at: int, read_item: Callable[[bytes, int], tuple[Any, in
     return items, at + 1
 
 
+def _cut_off() -> None:
+    raise ValueError("the bytes end in the middle of the record") from None
+
+
+def _wrong_end(end: int, length: int) -> None:
+    if end > length:  # a slice that reaches beyond is only shorter
+        raise ValueError("the bytes end in the middle of the record")
+    raise ValueError(f"{length - end} bytes too many")
+
+
 def _no_branch(index: int) -> None:
     raise ValueError(f"there is no branch {index} of a nullable field")
 
@@ -144,6 +156,8 @@ _CONSTANTS = {
     "decode_length": decode_length,
     "decode_long": decode_long,
     "array": _array,
+    "cut_off": _cut_off,
+    "wrong_end": _wrong_end,
     "no_branch": _no_branch,
     "BOOLEANS": (False, True),
 }

@@ -50,6 +50,10 @@ def decode_long(data: bytes, at: int) -> tuple[int, int]:
     if second < 0x80:
         rest = first & 0x7F | second << 7
         return (rest >> 1) ^ -(rest & 1), at + 2
+    third = data[at + 2]
+    if third < 0x80:
+        rest = first & 0x7F | (second & 0x7F) << 7 | third << 14
+        return (rest >> 1) ^ -(rest & 1), at + 3
     word = int.from_bytes(data[at : at + 8], "little")
     if word & 0x8080808080808080 == 0x0080808080808080:  # eight bytes: a time of our days in microseconds
         word &= 0x7F7F7F7F7F7F7F7F

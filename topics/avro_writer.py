@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -49,15 +50,17 @@ swapped as one, so threads may share it."""
 
 def _writer(schema: Schema, source: _WriterSource) -> Callable[[bytes, Any], bytes]:
     name = schema["name"].rpartition(".")[2]
-    write = source.compile(_record(source, schema), name)
-
-    def encode(header: bytes, fields: Any) -> bytes:
-        try:
-            return header + write(fields)  # type: ignore[no-any-return]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the fields do not fit {name}: {type(error).__name__} {error}") from error
-
-    return encode
+    unfit = source.constant("unfit", partial(_unfit, name))
+    function = source.name("write")
+    with source.function(f"def {function}(header, fields):"):
+        with source.block("try:"):
+            if source.of_values:
+                source.line(f"return header + {_record(source, schema)}(fields)")
+            else:
+                _mapping_body(source, schema, ["header"])
+        with source.block("except (AttributeError, KeyError, TypeError, ValueError) as error:"):
+            source.line(f"raise {unfit}(error) from error")
+    return source.compile(function, name)
 
 
 def _record(source: _WriterSource, schema: Schema) -> str:
@@ -67,16 +70,17 @@ def _record(source: _WriterSource, schema: Schema) -> str:
         if source.of_values:
             _value_body(source, schema)
         else:
-            _mapping_body(source, schema)
+            _mapping_body(source, schema, [])
     return function
 
 
-def _mapping_body(source: _WriterSource, schema: Schema) -> None:
+def _mapping_body(source: _WriterSource, schema: Schema, parts: list[str]) -> None:
+    """Lines that return `parts` and, after them, what the fields make."""
     nullable = {field["name"]: None for field in schema["fields"] if isinstance(field["type"], list)}
     names = source.constant("names", _names(schema))
     with source.block(f"if len(fields) != {len(schema['fields'])}:"):
         source.line(f"fields = complete(fields, {names}, {source.constant('nullable', nullable)})")
-    source.line(f"return {_joined(source, schema, 'fields[{!r}]')}")
+    source.line(f"return {_joined(source, schema, 'fields[{!r}]', parts)}")
 
 
 def _value_body(source: _WriterSource, schema: Schema) -> None:
@@ -88,14 +92,14 @@ def _value_body(source: _WriterSource, schema: Schema) -> None:
         source.line("return encoded")
     with source.block(f"if type(fields) not in {known}:"):
         source.line(f"{known}.add(fitting(fields, {source.constant('names', names)}))")
-    source.line(f"encoded = {_joined(source, schema, 'fields.{}')}")
+    source.line(f"encoded = {_joined(source, schema, 'fields.{}', [])}")
     source.line(f"{last}[0] = (fields, encoded)")
     source.line("return encoded")
 
 
-def _joined(source: _WriterSource, schema: Schema, field_of: str) -> str:
-    """An expression for the bytes of all fields; `field_of` makes a field's expression from its name."""
-    parts = []
+def _joined(source: _WriterSource, schema: Schema, field_of: str, parts: list[str]) -> str:
+    """An expression for `parts` and the bytes of all fields; `field_of` makes a field's expression from its name."""
+    parts = [*parts]
     for field in schema["fields"]:
         value = source.name("value")
         source.line(f"{value} = {field_of.format(field['name'])}")
@@ -195,6 +199,10 @@ def _array(items: Any, encode_item: Callable[[Any], bytes]) -> bytes:
     if not isinstance(items, list | tuple):
         raise TypeError(f"an array is a list, not {type(items).__name__}")
     return encode_int(len(items)) + b"".join(map(encode_item, items)) + b"\0" if items else b"\0"
+
+
+def _unfit(name: str, error: Exception) -> ValueError:
+    return ValueError(f"the fields do not fit {name}: {type(error).__name__} {error}")
 
 
 def _no_boolean(value: Any) -> bytes:
