@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -361,6 +362,19 @@ ID_PER_WORKER = Mutant(
 )
 """No bug by itself: generation, stable offsets and the restore's wait keep two owners apart too, only later."""
 
+
+def _late(original: Any) -> Any:
+    def commit(self: LaneProducer, work: Work) -> Receipt:
+        time.sleep(LATE_S)
+        return original(self, work)  # type: ignore[no-any-return]
+
+    return commit
+
+
+LATE_S = 0.03
+LATE_COMMITS = Mutant("late commits", "no bug: the pool's threads are busy", LaneProducer, "commit", _late)
+"""A lane works on between its snapshot and its transaction, and again before its next one."""
+
 UNFENCED = Mutant("no generation", "the second lock is taken away", Membership, "encode", _without_generation)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -386,13 +400,20 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation, ID_PER_WORKER),
     Mutant("an abort is committed", "a failed delivery taken for done", LaneProducer, "_commit", _abort_is_committed),
     Mutant("forget the stage", "a handler does not see its own writes", Layers, "get", _forget("top")),
-    Mutant("forget promoted", "reads miss what was promoted", Layers, "get", _forget("promoted")),
+    Mutant("forget promoted", "reads miss what was promoted", Layers, "get", _forget("promoted"), LATE_COMMITS),
     Mutant("forget committing", "reads miss what is committing", Layers, "get", _forget("committing")),
     Mutant("keep layers", "an abort leaves promoted effects", Layers, "discard", _keep_layers),
     Mutant("keep positions", "an abort leaves positions", Lane, "rewind", _keep_positions),
     Mutant("keep the inbox", "an abort leaves fetched records", Lane, "rewind", _keep_inbox),
     Mutant("newest as committed", "a commit marks more than it carried", Lane, "end_commit", _newest_as_committed),
-    Mutant("offsets read later", "a snapshot's offsets move with the lane", Lane, "begin_commit", _offsets_read_later),
+    Mutant(
+        "offsets read later",
+        "a snapshot's offsets move with the lane",
+        Lane,
+        "begin_commit",
+        _offsets_read_later,
+        LATE_COMMITS,
+    ),
     Mutant("no restore", "tables start as they lie on disk", opening, "restore_tables", _no_restore),
     Mutant("restore off by one", "recovery skips a changelog record", restore, "_restore_table", _restore_too_late),
     Mutant(
