@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from streams.domain import ids
 from tables.records.endpoints import Endpoint
 from tables.records.merchants import ApiKey, Merchant, MerchantRecords
-from tables.records.settlement import Batch, Run, SettlementRecords
+from tables.records.settlement import Batch, Chunk, Run, SettlementRecords
+from tables.records.settlement_items import SettlementItem
 
 if TYPE_CHECKING:
     from tests.unit.api.platform_in_memory import Records
@@ -94,9 +96,11 @@ class BatchRows(SettlementRecords):
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+        self.items_of_batches: list[SettlementItem] = []
+        self.runs: dict[str, Run] = {}
 
     async def run(self, settlement_date: str) -> Run | None:
-        return None
+        return self.runs.get(settlement_date)
 
     async def dates(self) -> list[str]:
         return sorted({batch.settlement_date for batch in self.batches}, reverse=True)
@@ -108,3 +112,63 @@ class BatchRows(SettlementRecords):
         assert limit > 0, "Cassandra refuses LIMIT 0"
         found = [b for b in self.batches if b.settlement_date == settlement_date and b.batch_id > starting_after]
         return sorted(found, key=lambda batch: batch.batch_id)[:limit]
+
+    async def batches_of_merchant(self, merchant_id: str, settlement_date: str | None = None) -> list[Batch]:
+        found = [b for b in self.batches if b.merchant_id == merchant_id]
+        return [b for b in found if settlement_date in (None, b.settlement_date)]
+
+    async def items(self, batch_id: str, *, limit: int, starting_after: str = "") -> list[SettlementItem]:
+        found = [i for i in self.items_of_batches if i.batch_id == batch_id and i.payment_id > starting_after]
+        return sorted(found, key=lambda item: item.payment_id)[:limit]
+
+    async def items_between(self, batch_id: str, first: str, last: str) -> list[SettlementItem]:
+        return [i for i in self.items_of_batches if i.batch_id == batch_id and first <= i.payment_id <= last]
+
+    def settle(self, merchant_id: str, settlement_date: str, payments: int) -> Batch:
+        """A day of a merchant, settled: its batch with so many payments of 10 each, and the day's run."""
+        batch_id = ids.batch_id(merchant_id, "USD", settlement_date)
+        settled = [_settled(batch_id, merchant_id, number) for number in range(payments)]
+        first, last = min(item.payment_id for item in settled), max(item.payment_id for item in settled)
+        amount = 10 * payments
+        batch = Batch(
+            batch_id=batch_id,
+            merchant_id=merchant_id,
+            settlement_date=settlement_date,
+            currency="USD",
+            status="COMPLETED",
+            count=payments,
+            amount=amount,
+            settled_count=payments,
+            failed_count=0,
+            settled_amount=amount,
+            failed_amount=0,
+            chunks=(_chunk(payments, amount, first, last),),
+        )
+        self.batches.append(batch)
+        self.items_of_batches += settled
+        totals = {"USD": {"SETTLED": {"count": payments, "amount": amount}}}
+        self.runs[settlement_date] = Run(
+            settlement_date=settlement_date, status="COMPLETED", totals=totals, requested_at=None
+        )
+        return batch
+
+
+def _settled(batch_id: str, merchant_id: str, number: int) -> SettlementItem:
+    return SettlementItem(
+        batch_id=batch_id,
+        payment_id=ids.derived(ids.PAYMENT, batch_id, str(number)),
+        merchant_id=merchant_id,
+        currency="USD",
+        amount=10,
+        status="SETTLED",
+        chunk=0,
+        transaction_id=ids.derived(ids.TRANSACTION, batch_id, str(number)),
+        authorization_id=None,
+        authorization_reference=None,
+        error=None,
+        revision=5,
+    )
+
+
+def _chunk(count: int, amount: int, first: str, last: str) -> Chunk:
+    return Chunk(chunk=0, count=count, amount=amount, first_payment_id=first, last_payment_id=last, status="COMPLETED")
