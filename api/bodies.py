@@ -40,6 +40,11 @@ async def read_body(request: web.Request) -> bytes:
         raise _too_large()
     if not request.can_read_body:
         return b""
+    if request.content.is_eof():  # it came with the head, as small ones do: nothing to wait for
+        whole = request.content.read_nowait()
+        if len(whole) > BODY_BYTES_MAX:
+            raise _too_large()
+        return whole
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):

@@ -17,6 +17,8 @@ from streams.domain import commands, ids
 from streams.domain.envelope import ReplyTo
 from streams.domain.fingerprint import FingerprintKey, idempotency
 
+DURABLE_TIMEOUT_S = 1.9  # since the request came in; a client hears within 2 s that its command may be lost
+
 
 class CommandDesk:
     """What every operation on a payment does with its command."""
@@ -39,11 +41,14 @@ class CommandDesk:
         backlog.admit()
         backlog.sent(call.request_id)
         try:
-            await self._log.publish(type(command).__name__, command.payment_id, fields, call.seconds_left(timeout_s))
+            delivery = self._log.send(type(command).__name__, command.payment_id, fields, waiting.give_up)
+            reply = await waiting.next(call.seconds_left(min(timeout_s, DURABLE_TIMEOUT_S)))
+            if reply is None and not delivery.is_durable:
+                raise unavailable("the command could not be made durable in time")
         except BaseException:
             backlog.withdrawn(call.request_id)
             raise
-        return await waiting.next(call.seconds_left(timeout_s))
+        return reply or await waiting.next(call.seconds_left(timeout_s))
 
     def envelope(self, call: Call, now: int) -> dict[str, Any]:
         """The fields with which every command begins. Its id is the request's: each request is a command of its own."""

@@ -1,7 +1,8 @@
 """Step 1, Accept: makes a command durable before anybody is told anything.
 
-librdkafka sends on threads of its own; the event loop only hands over bytes and awaits the delivery report. A command
-whose delivery is not known in time is refused with 503: it may still be decided, but it is never answered 2xx.
+librdkafka sends on threads of its own and the event loop only hands over bytes. A delivery that succeeded does not wake
+the loop, for the command's reply says as much and more; it is looked at when no reply has come. A command whose
+delivery is not known in time is refused with 503: it may still be decided, but it is never answered 2xx.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from api.problems import Problem, unavailable
+from api.ports import Delivery
+from api.problems import Problem
 from ops.runtime.logs import logger
 from ops.runtime.settings import Settings
 from ops.runtime.tls import kafka_security
@@ -22,14 +24,14 @@ from streams.exactly_once.failpoints import failpoint
 
 TOPIC = "payments.commands"
 DELIVERY_TIMEOUT_S = 1.8  # a client hears 503 within 2 s
-POLL_S = 0.5
+REPORTS_PAUSE_S = 0.05  # reports are heard in batches: a thread that wakes for each takes the loop's time
 
 Encode = Callable[[str, Mapping[str, Any]], bytes]
 """(record name, fields) -> the record in the wire format of `payments.commands`."""
 
 
 class CommandProducer:
-    """An idempotent producer with acks=all. A component: start, publish, stop."""
+    """An idempotent producer with acks=all. A component: start, send, stop."""
 
     def __init__(self, settings: Settings, encode: Encode, fail: Callable[[BaseException], None]) -> None:
         self._settings = settings
@@ -74,15 +76,20 @@ class CommandProducer:
             await asyncio.to_thread(self._thread.join)
             await asyncio.to_thread(self._producer.flush, DELIVERY_TIMEOUT_S + 0.5)
 
-    async def publish(self, record: str, key: str, fields: Mapping[str, Any], timeout_s: float) -> None:
-        """Returns once every in-sync replica has the command. Raises Problem: unavailable, overloaded."""
+    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
+        """Hands the command to librdkafka. Raises Problem overloaded."""
         assert self._producer is not None
         assert self._loop is not None
         loop = self._loop
-        delivered: asyncio.Future[KafkaError | None] = loop.create_future()
+        delivery = Delivery()
 
         def report(error: KafkaError | None, _message: Message) -> None:
-            loop.call_soon_threadsafe(_settle, delivered, error)
+            if error is None:
+                failpoint("after_command")
+                delivery.is_durable = True
+            else:
+                logger().warning("command not delivered", reason=error.name())
+                loop.call_soon_threadsafe(undelivered)
 
         value = self._encode(record, fields)
         failpoint("before_command")
@@ -90,15 +97,7 @@ class CommandProducer:
             self._producer.produce(TOPIC, value, key.encode(), on_delivery=report)
         except BufferError:
             raise Problem("overloaded", "too many commands wait to be sent") from None
-        try:
-            async with asyncio.timeout(min(timeout_s, DELIVERY_TIMEOUT_S + 0.1)):
-                error = await delivered
-        except TimeoutError:
-            raise unavailable("the command could not be made durable in time") from None
-        if error is not None:
-            logger().warning("command not delivered", reason=error.name())
-            raise unavailable("the command could not be made durable")
-        failpoint("after_command")
+        return delivery
 
     async def check(self) -> None:
         """Raises KafkaException when no broker leads the topic's partitions."""
@@ -111,16 +110,11 @@ class CommandProducer:
 
     def _poll(self) -> None:
         assert self._producer is not None
-        while not self._stopping.is_set():
-            self._producer.poll(POLL_S)  # serves delivery reports as they come
+        while not self._stopping.wait(REPORTS_PAUSE_S):
+            self._producer.poll(0)  # serves what reports have come
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() and self._loop is not None:
             self._loop.call_soon_threadsafe(self._fail, KafkaException(error))
         else:
             logger().warning("kafka", reason=error.name())
-
-
-def _settle(delivered: asyncio.Future[KafkaError | None], error: KafkaError | None) -> None:
-    if not delivered.done():  # the request may have given up
-        delivered.set_result(error)

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from api.problems import Problem
 from ops.runtime.settings import Settings
@@ -97,7 +98,11 @@ class RateLimits:
 
 def address_name(peer: object) -> str:
     """The name of a peer's bucket: its IPv4 address, or the /64 of its IPv6 one, which is a single subscriber's."""
-    host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    return _subscriber(str(peer[0])) if isinstance(peer, tuple) and peer else ""
+
+
+@lru_cache(maxsize=4096)
+def _subscriber(host: str) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

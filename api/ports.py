@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from streams.domain.payment import Payment
@@ -33,12 +33,19 @@ class PaymentReads(Protocol):
     ) -> Sequence[Payment]: ...
 
 
+class Delivery:
+    """What is known of a command's way into Kafka. Set by the producer's thread, read by the event loop's."""
+
+    def __init__(self) -> None:
+        self.is_durable = False  # every in-sync replica has it
+
+
 class CommandLog(Protocol):
     """Where commands become durable (step 1, Accept)."""
 
-    async def publish(self, record: str, key: str, fields: Mapping[str, Any], timeout_s: float) -> None:
-        """Returns once every in-sync replica has the command.
+    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
+        """Sends a command; its delivery is known later, and `undelivered` called on the event loop when it failed.
 
-        Raises Problem `unavailable` when that is not known within `timeout_s` seconds.
+        Raises Problem `overloaded` when too many wait to be sent.
         """
         ...

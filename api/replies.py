@@ -55,10 +55,14 @@ class Waiting:
     def hear(self, reply: CommandReply) -> None:
         self._queue.put_nowait(reply)
 
+    def give_up(self) -> None:
+        """Ends the wait as if its time were up."""
+        self._queue.put_nowait(None)
+
     def drain(self) -> None:
-        """Ends the wait as if its time were up, if it is a patient one."""
+        """Ends the wait if it is a patient one."""
         if self.is_patient:
-            self._queue.put_nowait(None)
+            self.give_up()
 
     async def next(self, timeout_s: float) -> CommandReply | None:
         """The next reply, or None when none comes within `timeout_s` seconds."""

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from api.limits import RateLimits
 from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
-from api.problems import refuse_unparsed, unavailable
+from api.ports import Delivery
+from api.problems import refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
 from api.routes import READERS, OpenAccess, Route
@@ -196,17 +197,23 @@ class Log:
         self._clock = clock
         self.published: list[tuple[str, Mapping[str, Any]]] = []
         self.away = False  # Kafka does not answer
+        self.reports = True  # and the producer has given up; without, it still tries
         self.arrived = asyncio.Event()
         self.silent = False  # commands are kept, nobody decides them
 
-    async def publish(self, record: str, key: str, fields: Mapping[str, Any], timeout_s: float) -> None:
+    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
+        delivery = Delivery()
         if self.away:
-            raise unavailable()
+            if self.reports:
+                asyncio.get_running_loop().call_soon(undelivered)
+            return delivery
+        delivery.is_durable = True
         assert key == fields["payment_id"]
         self.published.append((record, fields))
         if not self.silent:
             self.decide(msgspec.convert(fields, getattr(commands, record)))
         self.arrived.set()
+        return delivery
 
     async def received(self, commands: int) -> None:
         """Returns once so many were published."""
@@ -352,12 +359,14 @@ class Platform:
             auditor,
             self.clock,
         )
+        settlement = Settlement(self.batches, Runner(self.settings), auditor)
         self.routes = [*payments, *IdempotencyKeys(self.records).routes(), *endpoints.routes()]
+        self.routes += settlement.public_routes()
         self.routes += OpenApi("Payments", self.routes, OpenAccess()).routes()
         self.authenticator = Authenticator(
             self.records, self.pepper, "test", self.clock, lambda: time.monotonic() + self.seconds
         )
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         metrics = HttpMetrics(registry)
         self.refusals = RefusalAudit(self.records, self.clock, registry)
         await self.refusals.start()
@@ -367,7 +376,11 @@ class Platform:
         self._server.add_port("127.0.0.1", 0, None)
         await self._server.start()
         self.port = self._server.ports[0]
-        settlement = Settlement(self.batches, Runner(self.settings), auditor)
+        await self._open_internal_port(settlement, auditor, metrics)
+        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", auto_decompress=False)
+        return self
+
+    async def _open_internal_port(self, settlement: Settlement, auditor: Auditor, metrics: HttpMetrics) -> None:
         merchants = MerchantRows(self.records)
         operators = [
             *Merchants(merchants, auditor, self.clock).routes(),
@@ -381,8 +394,6 @@ class Platform:
         self._internal.add_port("127.0.0.1", 0, None)
         await self._internal.start()
         self.internal_port = self._internal.ports[0]
-        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", auto_decompress=False)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.unit.api.platform_in_memory import OTHER_MERCHANT, Platform
 
 
@@ -99,14 +101,17 @@ async def test_an_undecided_confirm_is_503_and_its_repeat_the_202(platform: Plat
     assert (await platform.confirm(payment_id)).status == 202
 
 
-async def test_without_kafka_nothing_is_accepted(platform: Platform) -> None:
+@pytest.mark.parametrize("reports", [True, False], ids=["the producer gave up", "the producer still tries"])
+async def test_without_kafka_nothing_is_accepted(platform: Platform, reports: bool) -> None:
     platform.log.away = True
+    platform.log.reports = reports
     refused = await platform.create()
     assert (refused.status, refused.code) == (503, "unavailable")
     platform.log.away = False
     platform.board.is_listening = False
     assert (await platform.create()).status == 503
     assert platform.log.published == []
+    assert len(platform.board.backlog) == 0
 
 
 async def test_confirm_is_202_processing_with_its_authorization_pending(platform: Platform) -> None:
