@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -18,8 +18,9 @@ from ops.runtime.logs import log_context, logger
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.records import Output, Record
-from tables.records.errors import RecordsUnavailable
+from tables.records.errors import ItemsMissing, RecordsUnavailable
 from tables.records.session import Mutation
+from tables.records.settlement import Chunk
 from tables.records.store import RecordStore
 from topics.codec import Message
 
@@ -28,6 +29,9 @@ Reply = Callable[[int, Message], None]
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0  # a returning database is found within this time
+ITEMS_TIMEOUT_S = 600.0  # without any progress; far beyond a restart of the lanes that record the items
+
+T = TypeVar("T")
 
 PAYMENT_EVENTS = frozenset(
     f"Payment{what}"
@@ -82,7 +86,7 @@ class Records:
     async def _payment_event(self, name: str, fields: Mapping[str, Any], effects: Effects) -> None:
         payment = fields["payment"]
         with log_context(request_id=fields["request_id"], payment_id=payment["payment_id"]):
-            await self._until_written(lambda: self._write_payment(name, fields))
+            await self._until_done(lambda: self._write_payment(name, fields))
             failpoint("after_record")
             self._answer(name, fields, payment["payment_id"])
             failpoint("after_reply")
@@ -120,25 +124,29 @@ class Records:
         self._reply(reply_to["partition"], Message("CommandReply", reply))
 
     async def _chunk_closed(self, _name: str, fields: Mapping[str, Any], _effects: Effects) -> None:
-        await self._until_written(lambda: self._store.settlement.write_chunk_closed(fields))
+        await self._until_done(lambda: self._store.settlement.write_chunk_closed(fields))
 
     async def _batch_completed(self, _name: str, fields: Mapping[str, Any], effects: Effects) -> None:
-        await self._until_written(lambda: self._store.settlement.write_batch_completed(fields))
+        """Last, for other lanes record its items: who reads COMPLETED or hears of it finds each payment as it ended."""
+        batch = await self._until_done(lambda: self._store.settlement.batch(fields["batch_id"]))
+        for chunk in batch.chunks if batch is not None else ():
+            await self._until_answered(fields["batch_id"], chunk)
+        await self._until_done(lambda: self._store.settlement.write_batch_completed(fields))
         names = ("batch_id", "settlement_date", "currency", "count", "amount", "settled_count", "failed_count")
         self._pass_on(effects, fields, fields["merchant_id"], 1, batch={name: fields[name] for name in names})
 
     async def _day_closed(self, _name: str, fields: Mapping[str, Any], _effects: Effects) -> None:
-        await self._until_written(lambda: self._store.settlement.write_day_closed(fields))
+        await self._until_done(lambda: self._store.settlement.write_day_closed(fields))
 
     async def _feed_event(self, _name: str, fields: Mapping[str, Any], _effects: Effects) -> None:
-        await self._until_written(lambda: self._store.feed.write(fields))
+        await self._until_done(lambda: self._store.feed.write(fields))
 
     async def _delivery_attempted(self, _name: str, fields: Mapping[str, Any], _effects: Effects) -> None:
-        await self._until_written(lambda: self._store.deliveries.write_attempt(fields))
+        await self._until_done(lambda: self._store.deliveries.write_attempt(fields))
 
     async def _endpoint_disabled(self, _name: str, fields: Mapping[str, Any], effects: Effects) -> None:
         merchant_id, endpoint_id = fields["merchant_id"], fields["endpoint_id"]
-        await self._until_written(
+        await self._until_done(
             lambda: self._store.endpoints.disable(
                 merchant_id,
                 endpoint_id,
@@ -166,10 +174,19 @@ class Records:
         }
         effects.send(self._inbox, Message("MerchantEvent", event), key=merchant_id.encode())
 
-    async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write, through any outage: until it is done, or the lane is stopped and cancels this."""
+    async def _until_answered(self, batch_id: str, chunk: Chunk) -> None:
+        """Wait for the lanes that record the chunk's items. Raises ItemsMissing when they do not come."""
+        delay_s, give_up = BACKOFF_FIRST_S, time.monotonic() + ITEMS_TIMEOUT_S
+        while not await self._until_done(lambda: self._store.settlement.is_answered(batch_id, chunk)):
+            if time.monotonic() > give_up:
+                raise ItemsMissing(f"chunk {chunk.chunk} of {batch_id} is not answered: replay payments.events first")
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, BACKOFF_MAX_S)
+
+    async def _until_done(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Write or read, through any outage: until it is done, or the lane is stopped and cancels this."""
         try:
-            await write()
+            return await call()
         except RecordsUnavailable as outage:
             self._waiters += 1
             try:
@@ -177,20 +194,20 @@ class Records:
                     self._away_since = time.monotonic()
                     logger().warning("records unavailable", reason=str(outage))
                 with self._waiting.track_inprogress():
-                    await self._write_again(write)
+                    result = await self._try_again(call)
             finally:
                 self._waiters -= 1
             if self._waiters == 0:
                 logger().info("records available again", away_s=round(time.monotonic() - self._away_since, 1))
+            return result
 
-    async def _write_again(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _try_again(self, call: Callable[[], Awaitable[T]]) -> T:
         delay_s = BACKOFF_FIRST_S
         while True:
             self._unavailable.inc()
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, BACKOFF_MAX_S)
             try:
-                await write()
+                return await call()
             except RecordsUnavailable:
                 continue
-            return

@@ -18,6 +18,7 @@ from tables.records.payments import PaymentRecords
 from tables.records.session import Mutation, RecordsSession, Row
 from tables.records.settlement_items import ITEM_COLUMNS, SettlementItem, item_of_row, item_statement, items_of
 
+_ANSWERED = frozenset({"SETTLED", "FAILED"})
 _CLOSED, _COMPLETED = 1, 2  # phases of a batch, added to its day's midnight
 
 _TOTALS = "count, amount, settled_count, failed_count, settled_amount, failed_amount, chunks"
@@ -33,6 +34,9 @@ _INSERT_RUN_PARTITION = cql.insert(
 _CREATE_RUN = cql.create("settlement_runs", "settlement_date, requested_at, requested_by, forced")
 _SELECT_ITEMS = cql.select(ITEM_COLUMNS, "settlement_items", "WHERE batch_id = ?")
 _SELECT_ITEM_RANGE = f"{_SELECT_ITEMS} AND payment_id >= ? AND payment_id <= ?"
+_SELECT_ITEM_STATUSES = cql.select(
+    "status", "settlement_items", "WHERE batch_id = ? AND payment_id >= ? AND payment_id <= ?"
+)
 _SELECT_ITEM_PAGE = f"{_SELECT_ITEMS} AND payment_id > ? LIMIT ?"
 _SELECT_BATCH = cql.select(f"{_SUMMARY}, {_CHUNK}", "settlement_batches", "WHERE batch_id = ?")
 _SELECT_BY_DATE = cql.select(_SUMMARY, "settlement_batches_by_date", "WHERE settlement_date = ?")
@@ -215,6 +219,12 @@ class SettlementRecords:
         """The items of a chunk: those with first <= payment_id <= last, removed ones left out."""
         pages = self._session.pages(_SELECT_ITEM_RANGE, (batch_id, first, last))
         return [item_of_row(row) async for rows in pages for row in rows if row.status != "REMOVED"]
+
+    async def is_answered(self, batch_id: str, chunk: Chunk) -> bool:
+        """Whether the provider's answer for every payment of the chunk is recorded."""
+        bounds = (chunk.first_payment_id, chunk.last_payment_id)
+        rows = await self._session.execute(_SELECT_ITEM_STATUSES, (batch_id, *bounds))
+        return sum(row.status in _ANSWERED for row in rows) >= chunk.count
 
     async def _write_batch(
         self,

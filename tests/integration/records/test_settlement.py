@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from streams.agents.records import Records
 from streams.domain import ids
+from streams.exactly_once.records import Output
+from streams.exactly_once.testing import Bench
+from tables.records.errors import ItemsMissing
 from tables.records.settlement_items import SettlementItem
 from tables.records.store import RecordStore
+from topics.codec import Message
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="session")]
 
@@ -190,6 +197,34 @@ async def test_a_batch_is_completed_whatever_arrives_again_or_late(
     assert batch_id not in [entry.batch_id for entry in await settlement.page_of_all(limit=1_000, after=found)]
 
 
+async def test_a_batch_is_completed_after_the_last_of_its_items_and_no_earlier(
+    store: RecordStore,
+    payment_event: EventOf,
+    transaction: TransactionOf,
+    merchant_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    completion = Completion(store, merchant_id)
+    first, second = completion.payment_ids
+    held, tried = transaction("AUTHORIZATION", "SUCCEEDED"), {"idempotency_key": f"{completion.batch_id}:0"}
+    settled = transaction("SETTLEMENT", "SUCCEEDED", **tried)
+    refused = transaction("SETTLEMENT", "FAILED", error=REFUSED, **tried)
+    in_batch = {"batch_id": completion.batch_id}
+    await completion.cut()
+    await _write(store, payment_event("PaymentSettled", 4, payment_id=first, transactions=[held, settled], **in_batch))
+
+    monkeypatch.setattr("streams.agents.records.ITEMS_TIMEOUT_S", 0.2)
+    with pytest.raises(ItemsMissing, match=f"chunk 0 of {completion.batch_id}"):
+        await completion.handle()
+    assert await completion.result() == ("SUBMITTING", 0), "an item that does not come holds its batch back"
+
+    monkeypatch.setattr("streams.agents.records.ITEMS_TIMEOUT_S", 60.0)
+    completing = asyncio.create_task(completion.handle())
+    await _write(store, payment_event("PaymentUpdated", 4, payment_id=second, transactions=[held, refused], **in_batch))
+    await completing
+    assert await completion.result() == ("COMPLETED", 1)
+
+
 async def test_a_run_completes_when_every_partition_and_every_batch_has(store: RecordStore, merchant_id: str) -> None:
     date = "2027-02-01"
     settlement = store.settlement
@@ -234,3 +269,35 @@ async def _expect_run(store: RecordStore, date: str, status: str) -> None:
     run = await store.settlement.run(date)
     assert run is not None
     assert run.status == status
+
+
+class Completion:
+    """A batch of two payments in one chunk, and the agent that hears that it is completed."""
+
+    def __init__(self, store: RecordStore, merchant_id: str) -> None:
+        date = "2027-03-01"
+        self.batch_id = ids.batch_id(merchant_id, "USD", date)
+        self.payment_ids = sorted(ids.payment_id(merchant_id, key) for key in ("1", "2"))
+        self._fields = {"merchant_id": merchant_id, "currency": "USD", "settlement_date": date, "amount": 20}
+        self._fields |= {"batch_id": self.batch_id, "count": 2}
+        self._store, self._bench = store, Bench()
+        inbox = Output("merchants.inbox", lambda _: b"")
+        self._handler = Records(store, lambda *_: None, inbox, registry=CollectorRegistry())
+
+    async def cut(self) -> None:
+        first, last = self.payment_ids
+        chunk = {"chunk": 0, "first_payment_id": first, "last_payment_id": last}
+        control = {"control_count": 2, "control_amount": 20, "id": "e1"}
+        await self._store.settlement.write_chunk_closed({**self._fields, **chunk, **control})
+
+    async def handle(self) -> None:
+        totals = {"settled_count": 1, "failed_count": 1, "settled_amount": 10, "failed_amount": 10, "chunks": 1}
+        told = {"id": "e2", "type": "settlement_batch.completed", "occurred_at": 1}
+        message = Message("BatchCompleted", {**self._fields, **totals, **told})
+        await self._bench.effect_async(self._handler, self._bench.record("settlement.events", b"key", message))
+
+    async def result(self) -> tuple[str, int]:
+        """The batch's status, and how many events the merchant's feed got."""
+        found = await self._store.settlement.batch(self.batch_id)
+        assert found is not None
+        return found.status, len(self._bench.sent)
