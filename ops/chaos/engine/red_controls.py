@@ -116,13 +116,13 @@ def _aborted_with_timers_set(harness: Harness, source: random.Random) -> None:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "drop the barrier": _faults("kill", "kill"),
+    "drop the barrier": _killed_at(*["after_end"] * 8),
     "apply before commit": _killed_at("before_end", "before_end"),
     "skip the generation": _zombie_before_step_2,
     "an abort is committed": _faults("abort", "abort", "abort"),
     "keep layers": _faults(*["abort"] * 8),
     "keep the inbox": _faults(*["abort"] * 8),
-    "newest as committed": _faults("abort", "abort", "abort"),
+    "newest as committed": _faults(*["abort"] * 8),
     "offsets read later": _killed_at(*["after_end"] * 8),
     "no restore": _state_set_back,
     "restore off by one": _state_set_back,
@@ -135,6 +135,7 @@ SCENARIOS: dict[str, Scenario] = {
 RATES = {
     "drop the barrier": 2_000.0,
     "keep the inbox": 4_000.0,
+    "newest as committed": 4_000.0,
     "keep layers": 2_000.0,
     "timers lost by a rewind": 0.0,
 }
