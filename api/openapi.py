@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from aiohttp import web
 from api.calls import Call
 from api.docs_page import docs_page, docs_route
 from api.lists import LIMIT_DEFAULT, LIMIT_MAX
-from api.problems import CODES
+from api.problems import CODES, RETRIABLE
 from api.routes import Access, IdempotencyKey, KeyAccess, OpenAccess, OperatorAccess, Route
 
 _TIME = {"type": "string", "format": "date-time"}
@@ -22,6 +23,7 @@ _QUERY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "created_before": _TIME,
     "settlement_date": {"type": "string", "format": "date"},
 }
+_TEXT_HEADER: Mapping[str, Any] = {"schema": {"type": "string"}}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 _EVERYWHERE = frozenset(
@@ -130,7 +132,7 @@ def _operation(route: Route, by_type: Mapping[str, Any]) -> dict[str, Any]:
         "operationId": _operation_id(route),
         "parameters": _parameters(route),
         "responses": {
-            **{str(status): _success(route, kind, by_type) for status, kind in route.answers.items()},
+            **{str(status): _success(route, status, by_type) for status in route.answers},
             **_refusals(route),
         },
     }
@@ -162,22 +164,38 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         }
         for name, meaning in route.query.items()
     ]
+    found += [
+        {"name": name, "in": "header", "required": False, "description": meaning, "schema": text}
+        for name, meaning in route.headers.items()
+    ]
     if route.idempotency_key is not IdempotencyKey.IGNORED:
         found.append(
             {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": route.idempotency_key is IdempotencyKey.REQUIRED,
+                "description": "the repeat under the same key gets the same answer and has no second effect",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
             }
         )
     if isinstance(route.access, KeyAccess) and route.access.publishable and route.method == "GET":
-        found.append({"name": "Client-Secret", "in": "header", "required": False, "schema": text})
+        meaning = "the payment's client_secret: a browser's proof beside the publishable key"
+        found.append(
+            {"name": "Client-Secret", "in": "header", "required": False, "description": meaning, "schema": text}
+        )
     return found
 
 
-def _success(route: Route, kind: Any, by_type: Mapping[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": "Success", "headers": {"Request-Id": {"schema": {"type": "string"}}}}
+def _success(route: Route, status: int, by_type: Mapping[str, Any]) -> dict[str, Any]:
+    headers = {"Request-Id": _TEXT_HEADER}
+    if status == HTTPStatus.CREATED:
+        headers["Location"] = {"description": "of the new object, where it has an address of its own", **_TEXT_HEADER}
+    if route.idempotency_key is not IdempotencyKey.IGNORED:
+        headers["Idempotency-Replayed"] = {"description": "true when this is a repeat's answer", **_TEXT_HEADER}
+    if "Prefer" in route.headers:
+        headers["Preference-Applied"] = {"description": "the wait that was applied", **_TEXT_HEADER}
+    answer: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": headers}
+    kind = route.answers[status]
     if kind is not None:
         answer["content"] = {route.media_type: {"schema": by_type[_name(kind)]}}
     return answer
@@ -187,12 +205,17 @@ def _refusals(route: Route) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in sorted(problem_codes(route)):
         by_status.setdefault(CODES[code], []).append(code)
+    return {str(status): _refusal(codes) for status, codes in sorted(by_status.items())}
+
+
+def _refusal(codes: Sequence[str]) -> dict[str, Any]:
+    headers = {"Request-Id": _TEXT_HEADER}
+    if RETRIABLE.intersection(codes):
+        headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}
     return {
-        str(status): {
-            "description": ", ".join(codes),
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status, codes in sorted(by_status.items())
+        "description": ", ".join(codes),
+        "headers": headers,
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 
 

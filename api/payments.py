@@ -80,6 +80,7 @@ class Payments:
                 summary="Confirm a payment with a card's token",
                 access=KeyAccess("payments:write", publishable=True, active_merchant=True),
                 body=ConfirmPayment,
+                headers={"Prefer": "wait=N: up to N seconds (30 at most) for the provider's answer; 202 without it"},
                 idempotency_key=IdempotencyKey.REQUIRED,
                 answers={202: PaymentDocument, 200: PaymentDocument},
                 problems=changing | {"merchant_inactive"},

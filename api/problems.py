@@ -45,6 +45,8 @@ CODES: Mapping[str, int] = MappingProxyType(
 """Status of each code. Codes are part of the contract: added, never changed."""
 
 _RETRY_AFTER_S = {"unavailable": "1", "overloaded": "1", "rate_limited": "1"}
+RETRIABLE = frozenset(_RETRY_AFTER_S)
+"""Codes whose answers say when to come again."""
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word

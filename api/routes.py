@@ -73,6 +73,7 @@ class Route:
     body: type[Any] | None = None
     body_optional: bool = False
     query: Mapping[str, str] = field(default_factory=dict)  # parameter -> what it means
+    headers: Mapping[str, str] = field(default_factory=dict)  # request header -> what it means; never required
     idempotency_key: IdempotencyKey = IdempotencyKey.IGNORED
     cors: bool = False
     media_type: str = "application/json"

@@ -31,6 +31,22 @@ async def test_the_document_is_open_to_all_and_lists_every_route_with_its_refusa
     assert len(ids) == len(set(ids))
 
 
+async def test_the_document_tells_of_the_headers_that_matter(platform: Platform) -> None:
+    paths = openapi_document("Payments", platform.routes)["paths"]
+    confirm = paths["/payments/{payment_id}/confirm"]["post"]
+    sent = {parameter["name"]: parameter.get("description") for parameter in confirm["parameters"]}
+    assert all(sent[name] for name in ("Idempotency-Key", "Prefer"))
+    assert {"Idempotency-Replayed", "Preference-Applied"} <= set(confirm["responses"]["200"]["headers"])
+    create = paths["/payments"]["post"]["responses"]
+    assert "Location" in create["201"]["headers"]
+    assert [status for status in create if "Retry-After" in create[status]["headers"]] == ["429", "503"]
+    read = {
+        parameter["name"]: parameter.get("description")
+        for parameter in paths["/payments/{payment_id}"]["get"]["parameters"]
+    }
+    assert read["Client-Secret"]
+
+
 async def test_every_reference_of_the_document_leads_somewhere(platform: Platform) -> None:
     document = json.loads(msgspec.json.encode(openapi_document("Payments", platform.routes)))
 
