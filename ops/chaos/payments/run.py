@@ -136,8 +136,14 @@ def run_payments_chaos(home: Home, seed: int, most: int | None, logs: Path, say:
 
 def _kill(home: Home, kill: Kill, load: _Load) -> Bite | None:
     """Arm the failpoint and wait until it has killed its service and the supervisor has started that again."""
+    _unit(home, kill.service)  # where no platform is, none is waited for
+    began = time.monotonic()
     while not load.is_under_way:
         load.go_on()
+        if time.monotonic() - began > BACK_S:
+            raise StackError(
+                f"The platform in {home.root} was not ready for {BACK_S:.0f} s.", "`payments status` tells."
+            )
         time.sleep(POLL_S)
     began = time.monotonic()
     before = _unit(home, kill.service)
