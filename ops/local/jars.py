@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from ops.local.errors import StackError
 LOCK_FILE = Path(__file__).resolve().parents[1] / "locks" / "jars.json"
 FETCHES_AT_ONCE = 16  # small files: latency, not bandwidth, sets the pace
 TIMEOUT_S = 60
+ATTEMPTS = 3  # one connection of two hundred may be dropped
+PAUSE_S = 1.0
 
 
 class LockedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,7 +135,7 @@ def _fetch_one(cache: Path, staging: Path, server: str, artifact: LockedArtifact
     staged = staging / server / artifact.filename
     staged.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _download(artifact, staging / server / "repository", staged)
+        _download_patiently(artifact, staging / server, staged)
     except OSError as error:
         raise _disk_or_network_error(artifact, error) from error
     except RuntimeError as error:  # jgo: not found in any repository
@@ -145,6 +148,18 @@ def _fetch_one(cache: Path, staging: Path, server: str, artifact: LockedArtifact
         _unpack(staged, staging / server / "tree", unpacked(directory, artifact))
     else:
         staged.replace(directory / artifact.filename)
+
+
+def _download_patiently(artifact: LockedArtifact, staging: Path, target: Path) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:  # a directory for each attempt: half a file of the last one is not found there
+            _download(artifact, staging / f"repository-{attempt}", target)
+        except OSError as error:
+            if attempt == ATTEMPTS or not _is_network(error):
+                raise
+            time.sleep(attempt * PAUSE_S)
+        else:
+            return
 
 
 def _download(artifact: LockedArtifact, repository: Path, target: Path) -> None:
@@ -181,8 +196,12 @@ def _unpack(archive: Path, tree: Path, target: Path) -> None:
     tree.replace(target)
 
 
+def _is_network(error: OSError) -> bool:
+    return error.errno is None or error.filename is None
+
+
 def _disk_or_network_error(artifact: LockedArtifact, error: OSError) -> StackError:
-    if error.errno is not None and error.filename is not None:
+    if not _is_network(error):
         return StackError(f"{artifact.filename} could not be stored: {error.strerror}.", "Make room and try again.")
     return StackError(
         f"{artifact.filename} could not be fetched ({type(error).__name__}).",

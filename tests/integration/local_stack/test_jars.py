@@ -20,6 +20,7 @@ import pytest
 
 from ops.local.errors import StackError
 from ops.local.jars import (
+    ATTEMPTS,
     LOCK_FILE,
     Lock,
     LockedArtifact,
@@ -43,7 +44,7 @@ class Repository(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
-        self.cut_short = False
+        self.cut_short = 0  # so many answers for each file end in their middle
         self.asked: Counter[str] = Counter()
 
 
@@ -60,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.server.cut_short else content)
+        self.wfile.write(content[: len(content) // 2] if self.server.asked[name] <= self.server.cut_short else content)
 
     def log_message(self, *_arguments: object) -> None:
         """Quiet."""
@@ -138,14 +139,21 @@ def test_jar_with_another_hash_is_refused(tmp_path: Path, repository: Repository
 def test_half_a_download_never_enters_the_cache(
     tmp_path: Path, repository: Repository, fetch: Callable[[], None]
 ) -> None:
-    repository.cut_short = True
+    repository.cut_short = ATTEMPTS
     with pytest.raises(StackError, match=r"could not be fetched.*try again"):
         fetch()
     assert cached(tmp_path) == {}
 
-    repository.cut_short = False
+    repository.cut_short = 0
     fetch()
     assert cached(tmp_path) == repository.files
+
+
+def test_dropped_connection_is_tried_again(tmp_path: Path, repository: Repository, fetch: Callable[[], None]) -> None:
+    repository.cut_short = 1
+    fetch()
+    assert cached(tmp_path) == repository.files
+    assert set(repository.asked.values()) == {2}
 
 
 def test_network_that_is_not_there_gets_one_sentence(tmp_path: Path, repository: Repository, lock: Lock) -> None:
