@@ -17,7 +17,8 @@ from streams.domain import commands, ids
 from streams.domain.envelope import ReplyTo
 from streams.domain.fingerprint import FingerprintKey, idempotency
 
-DURABLE_TIMEOUT_S = 1.9  # since the request came in; a client hears within 2 s that its command may be lost
+DURABLE_TIMEOUT_S = 1.9
+"""Since the request came in: behind CommandProducer's own time-out, and a client hears within 2 s of a doubt."""
 
 
 class CommandDesk:

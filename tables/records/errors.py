@@ -22,7 +22,7 @@ class RecordsRefused(RecordsError):  # noqa: N818
     """A value of the wrong type or an invalid statement: repeating it gives the same refusal."""
 
 
-class ItemsMissing(RecordsError):  # noqa: N818
+class ItemsMissing(RecordsError):  # noqa: N818 - as above
     """The message names the batch. Replay the dead letters of payments.events, then that of settlement.events."""
 
 

@@ -34,9 +34,6 @@ _INSERT_RUN_PARTITION = cql.insert(
 _CREATE_RUN = cql.create("settlement_runs", "settlement_date, requested_at, requested_by, forced")
 _SELECT_ITEMS = cql.select(ITEM_COLUMNS, "settlement_items", "WHERE batch_id = ?")
 _SELECT_ITEM_RANGE = f"{_SELECT_ITEMS} AND payment_id >= ? AND payment_id <= ?"
-_SELECT_ITEM_STATUSES = cql.select(
-    "status", "settlement_items", "WHERE batch_id = ? AND payment_id >= ? AND payment_id <= ?"
-)
 _SELECT_ITEM_PAGE = f"{_SELECT_ITEMS} AND payment_id > ? LIMIT ?"
 _SELECT_BATCH = cql.select(f"{_SUMMARY}, {_CHUNK}", "settlement_batches", "WHERE batch_id = ?")
 _SELECT_BY_DATE = cql.select(_SUMMARY, "settlement_batches_by_date", "WHERE settlement_date = ?")
@@ -222,9 +219,8 @@ class SettlementRecords:
 
     async def is_answered(self, batch_id: str, chunk: Chunk) -> bool:
         """Whether the provider's answer for every payment of the chunk is recorded."""
-        bounds = (chunk.first_payment_id, chunk.last_payment_id)
-        rows = await self._session.execute(_SELECT_ITEM_STATUSES, (batch_id, *bounds))
-        return sum(row.status in _ANSWERED for row in rows) >= chunk.count
+        items = await self.items_between(batch_id, chunk.first_payment_id, chunk.last_payment_id)
+        return sum(item.status in _ANSWERED for item in items) >= chunk.count
 
     async def _write_batch(
         self,
