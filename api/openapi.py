@@ -24,6 +24,7 @@ _QUERY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "settlement_date": {"type": "string", "format": "date"},
 }
 _TEXT_HEADER: Mapping[str, Any] = {"schema": {"type": "string"}}
+_RETRY_AFTER: Mapping[str, Any] = {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 _EVERYWHERE = frozenset(
@@ -188,8 +189,10 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 def _success(route: Route, status: int, by_type: Mapping[str, Any]) -> dict[str, Any]:
     headers = {"Request-Id": _TEXT_HEADER}
-    if status == HTTPStatus.CREATED:
+    if HTTPStatus.CREATED in route.answers:  # 202: the object is not recorded yet
         headers["Location"] = {"description": "of the new object, where it has an address of its own", **_TEXT_HEADER}
+        if status == HTTPStatus.ACCEPTED:
+            headers["Retry-After"] = _RETRY_AFTER
     if route.idempotency_key is not IdempotencyKey.IGNORED:
         headers["Idempotency-Replayed"] = {"description": "true when this is a repeat's answer", **_TEXT_HEADER}
     if "Prefer" in route.headers:
@@ -211,7 +214,7 @@ def _refusals(route: Route) -> dict[str, Any]:
 def _refusal(codes: Sequence[str]) -> dict[str, Any]:
     headers = {"Request-Id": _TEXT_HEADER}
     if RETRIABLE.intersection(codes):
-        headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}
+        headers["Retry-After"] = _RETRY_AFTER
     return {
         "description": ", ".join(codes),
         "headers": headers,

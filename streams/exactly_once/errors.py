@@ -7,7 +7,8 @@ EngineError
 ├── CommitAborted       the transaction provably did not commit: the lane rewinds and goes on
 ├── LaneSuspended       this member's generation is over: the lane waits for the next assignment
 ├── LaneLost            fenced, or the outcome of EndTxn is unknown: the process must exit
-└── StateMismatch       offsets embedded in state and the group's differ: refuse to start
+├── StateMismatch       offsets embedded in state and the group's differ: refuse to start
+└── StateInUse          another process has the state directory open: refuse to start
 """
 
 from __future__ import annotations
