@@ -47,7 +47,7 @@ def engine(
     """
     with (
         plain_errors(),
-        _cluster(home, 1 if mutants or stock else checked_nodes(nodes)) as cluster,
+        _cluster(home, 1 if mutants or stock else checked_nodes(nodes), proxied=mutants) as cluster,
         _directory(keep) as root,
     ):
         if mutants or stock:
@@ -99,14 +99,14 @@ def _say(sentence: str) -> None:
 
 
 @contextmanager
-def _cluster(home: Path | None, nodes: int) -> Iterator[Cluster]:
+def _cluster(home: Path | None, nodes: int, *, proxied: bool) -> Iterator[Cluster]:
     from ops.chaos.engine.cluster import cluster_of, own_cluster
 
     if home is not None:
         yield cluster_of(chosen_home(home))
         return
     console.print(f"Starting Kafka, {nodes} node(s).")
-    with own_cluster(nodes) as cluster:
+    with own_cluster(nodes, proxied=proxied) as cluster:
         yield cluster
 
 

@@ -1,13 +1,15 @@
 """Named places where a test may kill or stop a worker, or make a step fail. One switch; free when off.
 
 `configure("after_end=kill:3")` makes the third pass through `after_end` kill the process with SIGKILL. `abort` makes
-the step fail as a lost connection would, which between begin_transaction and EndTxn is a provable abort.
+the step fail as a lost connection would, which between begin_transaction and EndTxn is a provable abort. `hold` keeps
+the thread there, and no other, until failpoints are configured anew.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException
@@ -25,6 +27,8 @@ IN_A_COMMIT = (
 
 Action = Callable[[], None]
 
+_HOLD_POLL_S = 0.01
+_configured = 0  # how often
 _armed: dict[str, tuple[int, Action]] = {}
 _passed: dict[str, int] = {}
 
@@ -33,10 +37,17 @@ def _fail() -> None:
     raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "failpoint"))
 
 
+def _hold() -> None:
+    held_by = _configured
+    while _configured == held_by:
+        time.sleep(_HOLD_POLL_S)
+
+
 _ACTIONS: dict[str, Action] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "abort": _fail,
+    "hold": _hold,
 }
 
 
@@ -45,6 +56,8 @@ def configure(text: str) -> None:
 
     Raises ValueError for an action that it does not know.
     """
+    global _configured
+    _configured += 1
     _armed.clear()
     for item in filter(None, text.split(",")):
         name, _, rest = item.partition("=")

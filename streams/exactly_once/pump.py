@@ -307,6 +307,8 @@ class Pump:
                 due_ms = lane.idle_until_ms()
                 overdue_ms = 0 if due_ms is None else max(0, self._clock_ms() - due_ms)
                 lane.metrics.timers_overdue_seconds.set(overdue_ms / 1000)
+                if not lane.committing:
+                    lane.producer.hear()
 
     def _watch_commits(self) -> None:
         """End a worker whose lane can never commit again: it would stand still and look well. Its successor goes on."""

@@ -8,6 +8,9 @@
 Steps 3 and 4 only hand over; step 5 comes before EndTxn, and librdkafka sends no EndTxn for a transaction that misses
 a record: it asks for an abort, so a failed delivery is always a provable one (decision 0019). An abort after produce
 flushes first: librdkafka answered INVALID_TXN_STATE to 11 of 750 aborts that did not.
+
+When a connection breaks while the request of step 4 or 6, or an abort, may be on its way, a copy of it may arrive
+during a later transaction of the same epoch. So the epoch is given up, whatever the call says: decision 0023.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.exactly_once.clients import Clients
+from streams.exactly_once.connections import TELL, ConnectionLog
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
 from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.layers import Layer
@@ -87,10 +91,13 @@ class LaneProducer:
         self._partition = partition
         self._broker_ms: int | None = None
         self._changelog_offsets: dict[str, int] = {}
+        self._connections = ConnectionLog()
         self._calling: tuple[str, float] | None = None  # what librdkafka was asked to do, and when (monotonic seconds)
         self._producer = clients.producer(
             {
                 **config,
+                **TELL,
+                "logger": self._connections,
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
@@ -165,6 +172,7 @@ class LaneProducer:
         except BufferError as error:
             raise self._abort(error) from error
         failpoint("before_end")
+        broken = self._broken()
         self._calls("commit_transaction")
         try:
             self._producer.commit_transaction(_STEP_TIMEOUT_S)
@@ -172,8 +180,22 @@ class LaneProducer:
             if error.args[0].txn_requires_abort():
                 raise self._abort(error) from error
             raise LaneLost(f"the outcome of EndTxn is unknown: {error.args[0].str()}") from error
+        self._refuse_if_broken(broken, "EndTxn was under way")
         failpoint("after_end")
         return Receipt(self._changelog_offsets, self._broker_ms)
+
+    def hear(self) -> None:
+        """Take in what librdkafka has to tell. For an idle producer: what it logs while brokers are away adds up."""
+        self._producer.poll(0)
+
+    def _broken(self) -> int:
+        """Connections that have broken so far."""
+        self._producer.poll(0)
+        return self._connections.broken
+
+    def _refuse_if_broken(self, before: int, when: str) -> None:
+        if self._broken() != before:
+            raise LaneLost(f"a connection broke while {when}: a copy may arrive later, and this epoch is given up")
 
     def close(self) -> None:
         """Drop the producer without touching an open transaction: the successor's initialise ends that."""
@@ -208,15 +230,20 @@ class LaneProducer:
             return
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in work.offsets.items()]
         deadline = time.monotonic() + _STEP_TIMEOUT_S
-        while True:
+        broken, sent = self._broken(), False
+        while not sent:
             try:
                 remaining = max(0.1, deadline - time.monotonic())
                 self._calls("send_offsets_to_transaction")
                 self._producer.send_offsets_to_transaction(offsets, work.membership.encode(), remaining)
-                return
+                sent = True
             except KafkaException as error:
+                self._refuse_if_broken(broken, "TxnOffsetCommit was under way")
+                if error.args[0].code() == KafkaError._TIMED_OUT:
+                    raise LaneLost(f"the outcome of TxnOffsetCommit is unknown: {error.args[0].str()}") from error
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise
+        self._refuse_if_broken(broken, "TxnOffsetCommit was under way")
 
     def _check_deliveries(self) -> None:
         """Step 5: nothing waits for its acknowledgement any more. What failed fails step 6."""
@@ -239,10 +266,14 @@ class LaneProducer:
         try:
             self._calls("flush")
             self._producer.flush(_STEP_TIMEOUT_S)
+            broken = self._broken()
             self._calls("abort_transaction")
             self._producer.abort_transaction(_STEP_TIMEOUT_S)
+            self._refuse_if_broken(broken, "EndTxn was under way")
         except KafkaException as error:
             return LaneLost(f"abort_transaction: {error.args[0].str()} (after {cause})")
+        except LaneLost as lost:
+            return lost
         return verdict
 
     def _judge(self, cause: Exception, step: str) -> CommitAborted | LaneSuspended | LaneLost:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import psutil
 
 from ops.local import kafka
 from ops.local.errors import StackError
+from ops.local.jars import ensure_jars
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, cache_directory
 from ops.local.preflight import free_port_base
 from ops.local.start import prepare, spawn_supervisor
@@ -35,6 +36,7 @@ from ops.local.supervisor import Supervisor
 from ops.local.units import kafka_units
 
 BASES = range(31_200, 32_600, 50)  # below the ephemeral ports
+PROXY, BEHIND_PROXY = 28, 29  # offsets from the base
 READY_S = 120.0
 STOP_S = 30.0
 POLL_S = 0.1
@@ -48,6 +50,7 @@ class Cluster:
     tls: Mapping[str, str]
     home: Home | None = None  # of brokers of our own
     nodes: int = 1
+    proxied: tuple[int, int] | None = None  # port of a proxy for the app's clients, and that of the broker behind it
 
     def config(self) -> dict[str, Any]:
         """librdkafka's connection settings."""
@@ -63,6 +66,12 @@ class Cluster:
     def may_lose_a_broker(self) -> bool:
         """Whether brokers may be killed: they are ours."""
         return self.home is not None
+
+    @property
+    def through_proxy(self) -> Cluster:
+        """The same cluster as clients see it that come through its proxy."""
+        assert self.proxied is not None
+        return replace(self, bootstrap=f"127.0.0.1:{self.proxied[0]}")
 
     def kill_broker(self, node: int, how: signal.Signals = signal.SIGKILL) -> None:
         """End it; the supervisor starts it again. Returns when it is gone."""
@@ -91,20 +100,44 @@ def cluster_of(home: Home) -> Cluster:
 
 
 @contextmanager
-def own_cluster(nodes: int = 1) -> Iterator[Cluster]:
-    """Brokers in a temporary home, which end with the `with` block, or with this process."""
+def own_cluster(nodes: int = 1, *, proxied: bool = False) -> Iterator[Cluster]:
+    """Brokers in a temporary home, which end with the `with` block, or with this process.
+
+    `proxied`: one broker, which also listens for a proxy and tells the proxy's clients to come there.
+    """
+    assert nodes == 1 or not proxied
     home = Home(Path(tempfile.mkdtemp(prefix="payments-chaos-")).resolve())
-    base = free_port_base(BASES, lambda base: kafka.listeners(nodes, Ports(base)))
+    base = free_port_base(BASES, lambda base: [*kafka.listeners(nodes, Ports(base)), *_proxy_listeners(base)])
     config = StackConfig(nodes=nodes, port_base=base, servers_only=True, owner_pid=os.getpid())
+    ensure_jars(cache_directory(), lambda _: None)
     prepare(home, config)
+    proxy = (base + PROXY, base + BEHIND_PROXY) if proxied else None
+    if proxy is not None:
+        _listen_behind(proxy, home, Ports(base))
     supervisor = spawn_supervisor(home, "ops.chaos.engine.cluster")
     try:
         _wait_until_ready(home, supervisor)
-        yield Cluster(**{**vars(_cluster(home, config)), "home": home, "nodes": nodes})
+        yield Cluster(**{**vars(_cluster(home, config)), "home": home, "nodes": nodes, "proxied": proxy})
     finally:
         supervisor.terminate()
         supervisor.wait(STOP_S)
         shutil.rmtree(home.root)
+
+
+def _proxy_listeners(base: int) -> list[tuple[str, str, int]]:
+    return [(name, "127.0.0.1", base + at) for name, at in (("proxy", PROXY), ("kafka behind it", BEHIND_PROXY))]
+
+
+def _listen_behind(proxy: tuple[int, int], home: Home, ports: Ports) -> None:
+    """One more listener, which advertises the proxy's address. Of a key that comes twice Java takes the last."""
+    own = f"SSL://127.0.0.1:{ports.kafka(0)}"
+    more = {
+        "listeners": f"{own},CONTROLLER://127.0.0.1:{ports.controller(0)},PROXIED://127.0.0.1:{proxy[1]}",
+        "advertised.listeners": f"{own},PROXIED://127.0.0.1:{proxy[0]}",
+        "listener.security.protocol.map": "SSL:SSL,CONTROLLER:SSL,PROXIED:SSL",
+    }
+    with kafka.properties_file(home, 0).open("a") as file:
+        file.writelines(f"{key}={value}\n" for key, value in more.items())
 
 
 def _cluster(home: Home, config: StackConfig) -> Cluster:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
@@ -20,6 +22,7 @@ class ModelProducer:
     def __init__(self, broker: Broker, faults: Faults, worker: str, config: dict[str, Any]) -> None:
         self._broker, self._faults, self._worker = broker, faults, worker
         self._id = str(config["transactional.id"])
+        self._logger = config["logger"]
         self._epoch = -1
         self._buffer: list[tuple[Log, bytes | None, bytes | None, Any]] = []
         self._broken = False  # a record could not be delivered: the transaction can only be aborted
@@ -76,6 +79,8 @@ class ModelProducer:
         if fault == "lost":
             raise timed_out()
         wanted = {(entry.topic, entry.partition): entry.offset for entry in offsets}
+        if fault == "twice":
+            self._sent_twice(partial(self._broker.add_offsets, self._id, self._epoch, wanted, metadata))
         self._broker.add_offsets(self._id, self._epoch, wanted, metadata)
         if fault == "unanswered":
             raise timed_out()
@@ -87,21 +92,32 @@ class ModelProducer:
         fault = self._faults.at(self._worker, "end")
         if fault == "lost":
             raise timed_out()
+        end = partial(self._broker.end, self._id, self._epoch, "committed")
         if fault == "delayed":
-            epoch = self._epoch
-            self._broker.delayed.append(lambda: self._broker.end(self._id, epoch, "committed"))
+            self._broker.delayed.append(end)
             raise timed_out()
-        self._broker.end(self._id, self._epoch, "committed")
+        if fault == "twice":
+            self._sent_twice(end)
+        end()
         if fault == "unanswered":
             raise timed_out()
 
     def abort_transaction(self, timeout: float) -> None:
-        self._faults.at(self._worker, "abort")
+        fault = self._faults.at(self._worker, "abort")
         self._buffer = []
-        self._broker.end(self._id, self._epoch, "aborted")
+        end = partial(self._broker.end, self._id, self._epoch, "aborted")
+        if fault == "twice":
+            self._sent_twice(end)
+        end()
 
     def purge(self) -> None:
         self._buffer = []
+
+    def _sent_twice(self, request: Callable[[], None]) -> None:
+        """The connection breaks and librdkafka sends the request again: this first copy may arrive later, or never."""
+        self._broker.delayed.append(request)
+        text = "TxnCoordinator/1: Disconnected (after 5ms in state UP) (_TRANSPORT)"
+        self._logger.log(logging.DEBUG, "%s [%s] %s", "FAIL", self._id, text)
 
 
 class ModelConsumer:

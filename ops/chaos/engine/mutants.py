@@ -112,6 +112,11 @@ def _unknown_is(outcome: str) -> Callable[[Any], Any]:
     return make
 
 
+def _epoch_kept(original: Any) -> Any:
+    """A connection that broke changes nothing: a first copy of EndTxn may come during a later transaction."""
+    return lambda self, before, when: None
+
+
 def _without_generation(original: Any) -> Any:
     def encode(self: Membership) -> bytes:
         return Membership(self.group, -1, "", None).encode_frozen()  # type: ignore[attr-defined,no-any-return]
@@ -397,6 +402,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("retry EndTxn", "an ambiguous EndTxn is sent again", LaneProducer, "_commit", _end_again),
     Mutant("unknown is committed", "unknown taken for done", LaneProducer, "_commit", _unknown_is("committed")),
     Mutant("unknown is aborted", "unknown taken for aborted", LaneProducer, "_commit", _unknown_is("aborted")),
+    Mutant(
+        "keep an epoch in doubt", "a broken connection is passed over", LaneProducer, "_refuse_if_broken", _epoch_kept
+    ),
     Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation, ID_PER_WORKER),
     Mutant("an abort is committed", "a failed delivery taken for done", LaneProducer, "_commit", _abort_is_committed),
     Mutant("forget the stage", "a handler does not see its own writes", Layers, "get", _forget("top")),

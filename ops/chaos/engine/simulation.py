@@ -11,8 +11,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,12 +21,13 @@ from confluent_kafka import KafkaException
 from ops.chaos.engine.judgement import violations
 from ops.chaos.engine.model_broker import TRANSACTION_TIMEOUT_MS, Broker, Crash
 from ops.chaos.engine.model_clients import ModelConsumer, ModelProducer, ModelStore
+from ops.chaos.engine.model_worker import LaterExecutor, Worker
 from ops.chaos.engine.subject import GROUP, KEYS, PARTITIONS, TOPICS, specs
 from streams.exactly_once import lane_service
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.errors import EngineError
-from streams.exactly_once.lane import Lane, LaneState
+from streams.exactly_once.lane import LaneState
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
@@ -40,36 +39,6 @@ RESTARTS_MAX = 4  # while healing; an engine that needs more is not healing
 TURNS_MAX = 600
 ENTRIES_MAX = 5_000  # an engine that writes without end has failed already
 QUIET_TURNS = 14  # without a new entry in any log: longer than timers and the transaction time-out
-
-
-class LaterExecutor(Executor):
-    """Commits wait here until the seed lets them run: before, between and after other steps."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
-        self.waiting.append((call, args))
-        return Future()
-
-
-@dataclass(eq=False)
-class Worker:
-    """A worker process: its disk outlives it, everything else dies with it."""
-
-    name: str
-    disk: dict[str, dict[str, Any]] = field(default_factory=dict)
-    member_id: str = ""
-    pump: Pump | None = None
-    opener: LaneOpener | None = None
-    executor: LaterExecutor = field(default_factory=LaterExecutor)
-    lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
-    membership: Membership | None = None
-    pending: tuple[Membership, frozenset[int]] | None = None  # an assignment that it has not heard of yet
-
-    @property
-    def alive(self) -> bool:
-        return self.pump is not None
 
 
 class Simulation:
@@ -249,15 +218,15 @@ class Simulation:
         self.broker.expire()
 
     def _late(self, _: Worker | None) -> None:
-        """A delayed EndTxn arrives after all."""
+        """A delayed request arrives after all."""
         if self.broker.delayed:
             arrive = self.broker.delayed.pop(self._random.randrange(len(self.broker.delayed)))
             try:
                 arrive()
             except KafkaException:
-                self.history["late EndTxn fenced"] += 1
+                self.history["late request fenced"] += 1
             else:
-                self.history["late EndTxn applied"] += 1
+                self.history["late request applied"] += 1
 
     def _heal(self) -> None:
         """No more faults: late requests arrive, the dead and zombies restart, and work goes on until all is quiet."""
@@ -360,16 +329,20 @@ class Simulation:
                 self._depth -= 1
         if self._depth == 0 and self._random.random() < 0.03:
             self._take_over(caller)
+        return self._lot(call)
+
+    def _lot(self, call: str) -> str:
         chance = self._random.random()
         if chance < 0.015:
             raise Crash
-        if chance < 0.03:
-            return "lost"
-        if chance < 0.045:
-            return "unanswered"
-        if chance < 0.065 and call == "end":
-            return "delayed"
-        return ""
+        lots = (
+            (0.03, True, "lost"),
+            (0.045, True, "unanswered"),
+            (0.065, call == "end", "delayed"),
+            (0.085, call in {"end", "abort", "offsets"}, "twice"),
+            (0.1, call == "flush", "lost"),
+        )
+        return next((lot for below, fits, lot in lots if chance < below and fits), "")
 
     def _take_over(self, caller: Worker) -> None:
         """In the middle of its call a worker is taken for dead, and another owns its lanes before it goes on."""
