@@ -64,6 +64,7 @@ class App(faust.App):
         self.assignment: Assignment | None = None
         self.failure: EngineError | None = None
         self._dead_letters = dead_letters
+        self._instance_id = instance_id
         self._lanes: LaneService | None = None
         self._lane_options: dict[str, Any] = {
             "kafka": lane_config(kafka, tls),
@@ -80,7 +81,7 @@ class App(faust.App):
             broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=HEARTBEAT_S,
             broker_request_timeout=90.0,  # longer than a rebalance may hold JoinGroup
-            consumer_group_instance_id=instance_id or "",
+            consumer_group_instance_id=instance_id,
             consumer_auto_offset_reset="earliest",
             processing_guarantee="exactly_once",
             datadir=str(state_dir),
@@ -95,6 +96,13 @@ class App(faust.App):
             web_enabled=False,
             **options,
         )
+
+    def _load_settings(self, *, silent: bool = False) -> Any:
+        """Faust's default for the instance id is "", to aiokafka a static member's: all workers would be that one."""
+        settings = super()._load_settings(silent=silent)
+        if self._instance_id is None:
+            settings.consumer_group_instance_id = None
+        return settings
 
     @property
     def lanes(self) -> LaneService:

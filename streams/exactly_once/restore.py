@@ -35,7 +35,12 @@ FETCH_MAX = 10_000
 QUEUE_KB = 8_192  # librdkafka's default of 64 MiB for each lane that opens brought no speed
 MANY = 100_000  # records; after so many there is memory to give back
 
+_GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 _CHANGELOG_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+
+
+class _RecordsGone(Exception):  # noqa: N818
+    """The changelog does not hold the next offset any more: retention has deleted it."""
 
 
 class Abandoned(Exception):  # noqa: N818
@@ -98,7 +103,7 @@ def restore_tables(
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",
             "fetch.queue.backoff.ms": 5,
             "queued.max.messages.kbytes": QUEUE_KB,
         }
@@ -106,10 +111,19 @@ def restore_tables(
     ends = clients.consumer({**consumer_config, "isolation.level": "read_uncommitted", "enable.auto.commit": False})
     try:
         targets = {changelog: _end(ends, changelog, partition, wanted) for changelog in tables.values()}
-        _wipe_if_ahead(store, targets)
-        for table, changelog in tables.items():
-            target = targets[changelog]
-            restored += _restore_table(reader, store, table, changelog, partition, target, wanted, metrics)
+        _set_aside_if_ahead(store, targets)
+        pending = list(tables.items())
+        while pending:
+            table, changelog = pending[0]
+            try:
+                target = targets[changelog]
+                restored += _restore_table(reader, store, table, changelog, partition, target, wanted, metrics)
+                pending.pop(0)
+            except _RecordsGone as gone:
+                # Read on from what is left, and rows that were deleted meanwhile would stay.
+                log.warning("the changelog has lost what was to be read next, rebuilding", changelog=str(gone))
+                store.set_aside()
+                pending = list(tables.items())
     finally:
         ends.close()
         reader.close()
@@ -151,13 +165,13 @@ def _end(consumer: Consumer, topic: str, partition: int, wanted: Callable[[], bo
     raise Abandoned
 
 
-def _wipe_if_ahead(store: LaneStore, ends: Mapping[str, int]) -> None:
+def _set_aside_if_ahead(store: LaneStore, ends: Mapping[str, int]) -> None:
     """State beyond the end of its changelog belongs to another history (a topic made anew): rebuild all of it."""
     for changelog, end in ends.items():
         applied = store.offset(changelog)
         if applied is not None and applied >= end:
             log.warning("state is ahead of its changelog, rebuilding", changelog=changelog, applied=applied, end=end)
-            store.wipe()
+            store.set_aside()
             return
 
 
@@ -175,7 +189,7 @@ def _restore_table(
     if target == 0:
         return 0
     start = OFFSET_BEGINNING if applied is None else applied + 1
-    if start == target:
+    if applied is not None and target - start <= 1:  # behind the last row stands at most its transaction's marker
         return 0
     reader.assign([TopicPartition(changelog, partition, start)])
     restored, at_end = 0, False
@@ -192,6 +206,8 @@ def _restore_table(
                 last = message.offset()
             elif error.code() == KafkaError._PARTITION_EOF:
                 at_end = at_end or message.offset() >= target
+            elif error.code() in _GONE:
+                raise _RecordsGone(changelog)
             else:
                 log.warning("changelog fetch error", table=table.name, error=error.str())
         if records:

@@ -157,7 +157,7 @@ class Standbys:
         copy = self._copies[key]
         log.warning("standby is not of this changelog, copying anew", changelog=source[0], partition=source[1])
         self._consumer.incremental_unassign([TopicPartition(changelog, copy.partition) for changelog in copy.tables])
-        copy.store.wipe()
+        copy.store.set_aside()
         self._assign(copy)
 
 

@@ -15,11 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
 
 from streams.exactly_once.errors import StateInUse
 from streams.exactly_once.layers import Row
 from streams.exactly_once.table_spec import TableSpec
+
+log = structlog.get_logger(__name__)
 
 _OFFSET_PREFIX = b"\x00"  # sorts before every table's rows: table names are not empty
 _WRITTEN_AT = b"\x00\x00written-at"  # wall clock of the last write, in seconds
@@ -135,6 +138,20 @@ class LaneStore:
         self._forget()
         self._db.close()
         shutil.rmtree(self.path, ignore_errors=True)
+        self._db = Rdict(str(self.path), _options())
+        self.was_rebuilt = True
+
+    def set_aside(self) -> None:
+        """Start empty, and keep what there was beside it as `<path>.set-aside`, in place of an earlier one.
+
+        For state that its changelog contradicts: should the changelog be what is wrong, this may be the only copy.
+        """
+        self._forget()
+        self._db.close()
+        aside = self.path.with_name(f"{self.path.name}.set-aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        self.path.rename(aside)
+        log.warning("state was set aside", path=str(aside))
         self._db = Rdict(str(self.path), _options())
         self.was_rebuilt = True
 

@@ -1,4 +1,7 @@
-"""EndTxn late, without an answer, or twice: through a proxy in front of a real broker."""
+"""EndTxn late, unanswered or twice, and connections that break: through a proxy in front of a real broker.
+
+`payments chaos engine --mutants` plays the same to engines that do not mind; the simulation does here.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from ops.chaos.engine.cluster import Cluster, own_cluster
 from ops.chaos.engine.end_txn_proxy import EndTxnProxy, end_txn_proxy
 from ops.chaos.engine.harness import Harness
 from ops.chaos.engine.load import amounts, append
-from ops.chaos.engine.mutants import mutant_named
-from ops.chaos.engine.red_controls import run_mutant
 from ops.chaos.engine.topology import Topics
 
 SETTLE_S = 60.0
@@ -22,6 +23,7 @@ SAYS: dict[Scenario, str] = {
     held_requests.request_late: "the outcome of EndTxn is unknown",
     held_requests.answer_late: "the outcome of EndTxn is unknown",
     held_requests.request_twice: "a connection broke while EndTxn was under way",
+    held_requests.connections_break: "",  # robinhood/faust 736: it went on, but never committed again
 }
 
 
@@ -32,9 +34,7 @@ def behind_a_proxy() -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize("scenario", SAYS, ids=lambda scenario: scenario.__name__)
-def test_an_end_txn_that_the_network_holds_tears_nothing(
-    behind_a_proxy: Cluster, tmp_path: Path, scenario: Scenario
-) -> None:
+def test_what_the_network_does_tears_nothing(behind_a_proxy: Cluster, tmp_path: Path, scenario: Scenario) -> None:
     topics = Topics(f"t-{scenario.__name__.replace('_', '-')}", 2)
     with (
         end_txn_proxy(behind_a_proxy) as proxy,
@@ -44,7 +44,3 @@ def test_an_end_txn_that_the_network_holds_tears_nothing(
         assert SAYS[scenario] in harness.workers.log_of(0)
         append(harness.cluster, harness.topics, amounts(200, 3))
         assert harness.finish(SETTLE_S).violations == []
-
-
-def test_an_epoch_that_is_kept_after_its_connection_broke_turns_red(behind_a_proxy: Cluster, tmp_path: Path) -> None:
-    assert run_mutant(behind_a_proxy, tmp_path, mutant_named("keep an epoch in doubt"))

@@ -151,7 +151,7 @@ class Checker:
             offset = group.get((self._topics.inputs, partition))
             if offset is None:
                 continue
-            stores = [_rows(path) for path in root.glob(f"*/sums/{partition}")]
+            stores = [rows_of(path) for path in root.glob(f"*/sums/{partition}")]
             current = [store for store in stores if store.offset == offset]
             if not current:
                 found.append(f"no RocksDB stands at the group's offset {offset} of partition {partition}")
@@ -222,13 +222,15 @@ class Checker:
             consumer.close()
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
+    """What a lane's RocksDB holds."""
+
     offset: int | None  # of the input, as embedded
     balances: dict[bytes, int]
 
 
-def _rows(path: Path) -> _Rows:
-    """A lane's RocksDB: `<table> 0x00 <key>` -> row."""
+def rows_of(path: Path) -> Rows:
+    """A lane's RocksDB, whose keys are `<table> 0x00 <key>`; it may be in use."""
     database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
     try:
         rows = dict(cast(Iterator[tuple[bytes, bytes]], database.items()))
@@ -237,7 +239,7 @@ def _rows(path: Path) -> _Rows:
     embedded = rows.get(b"sums-timers\0" + OFFSETS_ROW)
     prefix = b"balances\0"
     balances = {key[len(prefix) :]: int(value) for key, value in rows.items() if key.startswith(prefix)}
-    return _Rows(None if embedded is None else json.loads(embedded)[0][2], balances)
+    return Rows(None if embedded is None else json.loads(embedded)[0][2], balances)
 
 
 def _difference(kind: str, expected: list[Item], entries: list[Entry]) -> list[str]:

@@ -70,6 +70,7 @@ class EndTxnProxy:
         self._connections: set[asyncio.Task[None]] = set()
         self.ready = threading.Event()
         self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def hold(self, transactional_id: str, how: Hold, passes: int = 0) -> Held:
@@ -83,6 +84,7 @@ class EndTxnProxy:
     async def serve(self) -> None:
         """Accept connections until `stop`."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", self._listen, ssl=self._server_tls)
+        self._loop = asyncio.get_running_loop()
         self.ready.set()
         await asyncio.to_thread(self._stopping.wait)
         server.close()
@@ -97,16 +99,24 @@ class EndTxnProxy:
                 held.release()
         self._stopping.set()
 
+    def cut_all(self) -> None:
+        """Break every connection there is; new ones are welcome."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._connections])
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping.is_set():
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._serve_client(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             broker = await asyncio.open_connection("127.0.0.1", self._broker, ssl=self._client_tls)
         except OSError:  # the broker is away
-            writer.transport.abort()
             return
         await _Connection(self.match, reader, writer, *broker).run()
 

@@ -53,6 +53,15 @@ def request_twice(harness: Harness, proxy: EndTxnProxy) -> None:
     harness.workers.start()
 
 
+def connections_break(harness: Harness, proxy: EndTxnProxy) -> None:
+    """Every connection breaks at once while records come in."""
+    harness.workers.start()
+    harness.recovery_s(RECOVERY_S)
+    append(harness.cluster, harness.topics, amounts(INPUTS, 1))
+    proxy.cut_all()
+    harness.recovery_s(RECOVERY_S)
+
+
 def _late(harness: Harness, proxy: EndTxnProxy, how: Hold) -> None:
     held = _committing(harness, proxy, how)
     try:

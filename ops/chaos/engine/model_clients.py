@@ -238,7 +238,7 @@ class ModelStore:
                 self._rows[table.name, key] = value
         self._offsets.update(offsets)
 
-    def wipe(self) -> None:
+    def set_aside(self) -> None:
         self._rows.clear()
         self._offsets.clear()
 

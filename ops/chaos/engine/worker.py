@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ops.chaos.engine.mutants import mutant_named
@@ -96,6 +96,9 @@ def build(topics: Topics, kafka: str, tls: dict[str, str], state_dir: Path, inst
     return app
 
 
+Build = Callable[[Topics, str, dict[str, str], Path, str | None], App]
+
+
 async def run(app: App, arming: Path) -> int:
     """Run until SIGTERM or failure; the exit status. SIGUSR1 arms the failpoints that the file `arming` names.
 
@@ -117,8 +120,8 @@ async def run(app: App, arming: Path) -> int:
     return 0 if failure is None else 1
 
 
-def main() -> None:
-    """Entry point of the worker process."""
+def main(build: Build = build) -> None:
+    """Entry point of the worker process, of this app or of another one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--app", required=True)
     parser.add_argument("--partitions", type=int, required=True)

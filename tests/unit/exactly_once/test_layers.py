@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.exactly_once.errors import EffectRefused, VersionConflict
 from streams.exactly_once.layers import Layers, Stage
-from streams.exactly_once.records import Output
+from streams.exactly_once.records import Output, Record
 from streams.exactly_once.table_spec import TableSpec, prefix_end
 from streams.exactly_once.testing import Bench, MemoryBase
 
@@ -119,3 +121,16 @@ def test_a_handler_that_raises_leaves_no_trace() -> None:
         bench.decide(fail, bench.record("in", b"a", None))
     assert bench.sent == []
     assert bench.rows(ROWS) == []
+
+
+def test_a_batch_writes_rows_under_any_key() -> None:
+    """faust-streaming 497: a table could not be written inside `take`, whose batch is no event's."""
+    bench = Bench()
+
+    def totals(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
+        for record in batch:
+            effects.put(ROWS, b"total", (state.get(ROWS, b"total") or 0) + record.value)
+            effects.put(ROWS, record.key, record.value)
+
+    bench.decide(totals, bench.record("in", b"a", 1), bench.record("in", b"b", 2))
+    assert bench.rows(ROWS) == [(b"a", 1), (b"b", 2), (b"total", 3)]

@@ -19,6 +19,20 @@ ROWS = TableSpec("rows", encode=bytes, decode=bytes)
 OTHER = TableSpec("rows2", encode=bytes, decode=bytes)
 
 
+def test_state_that_is_set_aside_can_be_opened_again(tmp_path: Path) -> None:
+    for _ in range(2):  # the second one takes the place of the first
+        store = filled(tmp_path / "0")
+        store.set_aside()
+        assert store.get(ROWS, b"a1") is None
+        assert store.offset("rows-changelog") is None
+        assert store.was_rebuilt
+        store.close()
+    aside = LaneStore(tmp_path / "0.set-aside")
+    assert aside.get(ROWS, b"a1") == b"1"
+    assert aside.offset("rows-changelog") == 7
+    aside.close()
+
+
 def filled(path: Path) -> LaneStore:
     store = LaneStore(path)
     rows = {
