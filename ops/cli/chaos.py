@@ -67,6 +67,28 @@ def engine(
 
 
 @app.command()
+def takeover(
+    times: Annotated[int, typer.Option(min=1, help="Kills.")] = 5,
+    rows: Annotated[int, typer.Option(min=1, help="In the table.")] = 100_000,
+    partitions: Annotated[int, typer.Option(min=2, help="Of the input.")] = 12,
+    keep: Annotated[
+        Path | None, typer.Option(help="Workers' logs and state go here (default: kept only after a failure).")
+    ] = None,
+) -> None:
+    """How long partitions stand still when their worker is killed with -9, stays dead, and another one has its copies.
+
+    Prints a JSON document for each kill; on a broker of its own.
+    """
+    import msgspec
+
+    with plain_errors(), _cluster(None, 1, proxied=False) as cluster, _directory(keep) as root:
+        from ops.chaos.engine.takeover import takeovers
+
+        for found in takeovers(cluster, root, times, rows, partitions, _say):
+            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+
+
+@app.command()
 def payments(
     seed: Annotated[int, typer.Option(help="Same kills in the same order for the same seed.")] = 1,
     kills: Annotated[int | None, typer.Option(min=1, help="Only the first so many (default: all failpoints).")] = None,
