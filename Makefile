@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 # uv installs in parallel and with a tenth of pip's CPU time; pip knows mirrors and proxies of pip.conf that uv does not.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
-.PHONY: help run demo test check fuzz bench bench-engine setup lock clean lint types contract tidy
+.PHONY: help run demo test check fuzz without bench bench-engine setup lock clean lint types contract tidy
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
@@ -40,6 +40,9 @@ tidy: $(VENV)/.development
 # Of each operation; with the boundary values of every field and chains of operations that makes over 10,000 requests.
 fuzz: $(VENV)/.development  ## 10,000 requests from the interface's own document, in memory: make fuzz EXAMPLES=50
 	@PYTHONPATH=. $(BIN)/python -m tests.unit.api.fuzzing $(or $(EXAMPLES),700)
+
+without: $(VENV)/.development  ## take away each endpoint, code and magic token in turn; some test must fail: make without ARGS="--only refund"
+	@PYTHONPATH=. $(BIN)/python -m tests.without $(ARGS)
 
 bench: setup  ## measure: make bench ARGS="create --rate 50", ARGS=life, ARGS=api, ARGS=decide, ARGS=idle
 	@$(BIN)/payments bench $(or $(ARGS),create)

@@ -7,6 +7,7 @@ from aiohttp import web
 
 CONTENT_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "Request-Id"
+_INITIALS = {"json", "uri"}
 
 
 def problem_response(
@@ -15,7 +16,7 @@ def problem_response(
     """The answer; `members` are the additional documented ones (`param`, `payment_status`)."""
     body = {
         "type": f"https://payments.local/problems/{code}",
-        "title": code.replace("_", " ").capitalize(),
+        "title": _title(code),
         "status": status,
         "code": code,
         "detail": detail,
@@ -28,3 +29,9 @@ def problem_response(
         content_type=CONTENT_TYPE,
         headers={REQUEST_ID_HEADER: request_id, "Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def _title(code: str) -> str:
+    """`invalid_json` -> `Invalid JSON`."""
+    words = " ".join(word.upper() if word in _INITIALS else word for word in code.split("_"))
+    return words[0].upper() + words[1:]

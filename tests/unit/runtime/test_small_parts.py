@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from ops.runtime.clock import from_rfc3339, to_rfc3339
+from ops.runtime.problem import problem_response
 from ops.runtime.secrets import SecretKeyError, new_key_file, read_secret_keys
 from ops.runtime.tracing import new_traceparent, parse_traceparent
 
@@ -66,3 +68,13 @@ def test_a_broken_key_file_is_named_and_its_content_is_not(tmp_path: Path, conte
 def test_an_unreadable_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SecretKeyError):
         read_secret_keys(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "title"),
+    [("invalid_json", "Invalid JSON"), ("uri_too_long", "URI too long"), ("not_found", "Not found")],
+)
+def test_a_problem_has_a_title_that_reads_as_english(code: str, title: str) -> None:
+    body = problem_response(400, code, "detail", "req_1").body
+    assert isinstance(body, bytes)
+    assert json.loads(body)["title"] == title
