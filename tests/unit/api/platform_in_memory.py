@@ -429,10 +429,10 @@ class Platform:
         async with self._session.request(method, path, data=data, headers=sent, allow_redirects=False) as response:
             return Answer(response.status, response.headers, await response.read())
 
-    async def operate(self, identity: str, method: str, path: str) -> Answer:
+    async def operate(self, identity: str, method: str, path: str, body: object = None) -> Answer:
         """One request on the internal port."""
         url = f"http://127.0.0.1:{self.internal_port}{path}"
-        async with aiohttp.request(method, url, headers={"Operator": identity}) as response:
+        async with aiohttp.request(method, url, headers={"Operator": identity}, json=body) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def create(self, idempotency_key: str | None = None, **changes: Any) -> Answer:
