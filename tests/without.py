@@ -21,7 +21,7 @@ import pytest
 
 from api import problems, routes
 from ops.runtime.problem import problem_response
-from ops.simulator.behaviours import BEHAVIOURS
+from ops.simulator.behaviours import BEHAVIOURS, UNKNOWN_TOKEN, Behaviour
 
 VARIABLE, LISTING = "PAYMENTS_TEST_WITHOUT", "PAYMENTS_TEST_ROUTES"
 INSTEAD = "internal_error"
@@ -40,7 +40,7 @@ def pytest_configure() -> None:
     elif kind == "code":
         _rename_code(name)
     elif kind == "token":
-        del BEHAVIOURS[name]
+        _forget_token(name)
 
 
 def _watch_routes(act: Callable[[routes.Route], None]) -> None:
@@ -74,6 +74,11 @@ def _rename_code(name: str) -> None:
 
     problems.Problem.__init__ = renamed  # type: ignore[method-assign]
     vars(problems)["problem_response"] = response
+
+
+def _forget_token(name: str) -> None:
+    if BEHAVIOURS.pop(name) == UNKNOWN_TOKEN:  # it behaves as unknown ones do: nobody could miss it
+        BEHAVIOURS[name] = Behaviour()
 
 
 def _append(path: Path, line: str) -> None:

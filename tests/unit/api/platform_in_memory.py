@@ -32,7 +32,7 @@ from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
 from api.ports import Delivery
-from api.problems import refuse_unparsed
+from api.problems import Problem, refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
 from api.routes import READERS, OpenAccess, Route
@@ -48,6 +48,7 @@ from streams.domain.decide import decide
 from streams.domain.decision import Context
 from streams.domain.envelope import Actor, ReplyTo
 from streams.domain.payment import Payment, PaymentRow
+from streams.domain.settlement_days import day_of
 from tables.records.audit import AuditedAct
 from tables.records.endpoints import Endpoint
 from tables.records.errors import RecordsUnavailable
@@ -182,9 +183,15 @@ class Records:
 
 
 class Runner(SettlementRunner):
-    """batch-processor is not there; every run is begun."""
+    """batch-processor is not there; a run of a day that is over is begun."""
+
+    def __init__(self, settings: Settings, clock: SteppingClock) -> None:
+        super().__init__(settings)
+        self._clock = clock
 
     async def start_run(self, call: Call, settlement_date: str, *, force: bool) -> StartedRun:
+        if settlement_date >= day_of(self._clock.now_us()) and not force:
+            raise Problem("settlement_date_open", "the day is not over")
         return StartedRun("CLOSING")
 
 
@@ -200,6 +207,7 @@ class Log:
         self.reports = True  # and the producer has given up; without, it still tries
         self.arrived = asyncio.Event()
         self.silent = False  # commands are kept, nobody decides them
+        self.last_closed_date: str | None = None
 
     def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
         delivery = Delivery()
@@ -225,7 +233,9 @@ class Log:
     def decide(self, command: Any) -> None:
         """Steps 2 to 4 for one command or outcome."""
         before = self._records.rows.get(command.payment_id)
-        context = Context(now_us=self._clock.now_us(), highest_us=self._clock.now_us(), last_closed_date=None)
+        context = Context(
+            now_us=self._clock.now_us(), highest_us=self._clock.now_us(), last_closed_date=self.last_closed_date
+        )
         decision = decide(before, command, context)
         assert decision.event is not None
         if decision.row is not None:
@@ -359,7 +369,7 @@ class Platform:
             auditor,
             self.clock,
         )
-        settlement = Settlement(self.batches, Runner(self.settings), auditor)
+        settlement = Settlement(self.batches, Runner(self.settings, self.clock), auditor)
         self.routes = [*payments, *IdempotencyKeys(self.records).routes(), *endpoints.routes()]
         self.routes += settlement.public_routes()
         self.routes += OpenApi("Payments", self.routes, OpenAccess()).routes()
@@ -441,6 +451,26 @@ class Platform:
     async def confirm(self, payment_id: str, idempotency_key: str = "c1", **more: Any) -> Answer:
         body = {"payment_method_token": "pm_card_visa", **more.pop("body", {})}
         return await self.call("POST", f"/payments/{payment_id}/confirm", body, idempotency_key=idempotency_key, **more)
+
+    def settle(self, payment_id: str) -> None:
+        """Step 8: captured, in the batch of its day."""
+        payment = self.records.rows[payment_id].payment
+        day = day_of(self.clock.now_us())
+        self.log.decide(
+            commands.SettlementOutcome(
+                id=ids.unkeyed("out_"),
+                occurred_at=self.clock.now_us(),
+                actor=Actor(identity="provider-gateway", role="service"),
+                request_id="req_x",
+                reply_to=None,
+                payment_id=payment_id,
+                transaction_id=ids.settlement_transaction_id(payment_id, day),
+                batch_id=ids.batch_id(payment.merchant_id, payment.currency, day),
+                chunk=0,
+                succeeded=True,
+                provider_reference="cap",
+            )
+        )
 
     def authorize(self, payment_id: str, correlation_id: str | None = None) -> None:
         """Step 6: the provider says yes."""
