@@ -115,7 +115,7 @@ def exception_fields(error: BaseException) -> dict[str, Any]:
     kind = type(error)
     fields: dict[str, Any] = {
         "error": f"{kind.__module__}.{kind.__qualname__}",
-        "stack": [
+        "frames": [  # not "stack": structlog's own renderers take that field for a text
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ],
     }

@@ -8,9 +8,11 @@ answers get lost, EndTxn is delayed past its time-out, records arrive, timers co
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -365,7 +367,18 @@ class Simulation:
 
 def simulate(seed: int) -> list[str]:
     """Live through one seed; returns its violations."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    simulation = Simulation(seed)
-    simulation.run()
-    return simulation.violations()
+    with _quiet():
+        simulation = Simulation(seed)
+        simulation.run()
+        return simulation.violations()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Thousands of seeds a minute would drown in their lines; whoever simulates keeps the logs they had configured."""
+    configured = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**configured)

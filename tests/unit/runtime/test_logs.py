@@ -77,7 +77,7 @@ def test_an_exception_is_logged_with_its_place_but_without_a_text_that_may_hold_
         logging.getLogger("library").exception("failed there")
     for line in lines(capsys):
         assert line["error"] == "builtins.ValueError"
-        assert "test_logs.py" in line["stack"][-1]
+        assert "test_logs.py" in line["frames"][-1]
         assert "Ann Smith" not in json.dumps(line)
 
 
