@@ -105,12 +105,7 @@ def card_data_forbidden() -> Problem:
 def _parse(body: bytes) -> Any:
     """The document, checked for what msgspec lets pass: repeated member names and deep nesting."""
     try:
-        tree = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique_members,
-            parse_constant=_refuse_constant,
-            parse_int=_parse_int,
-        )
+        tree = _STRICT.decode(body.decode("utf-8"))
     except Problem:
         raise
     except (ValueError, RecursionError):
@@ -133,6 +128,11 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 def _parse_int(digits: str) -> int:
     return int(digits) if len(digits) <= _NUMBER_DIGITS_MAX else _TOO_LARGE_NUMBER
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_int=_parse_int
+)  # made once: json.loads makes one for each document
 
 
 def _is_deeper(tree: Any, levels: int) -> bool:

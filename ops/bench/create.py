@@ -18,7 +18,7 @@ from ops.demo.platform import Platform
 
 REQUEST_S = 10.0
 WARM_UP_S = 3.0  # connections, prepared statements, code paths: a warm stack is measured
-CONNECTIONS = 64
+CONNECTIONS = 2_000  # open loop: a request never waits for an earlier one
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,21 @@ def create(
 
 
 @app.command()
+def saturation(
+    step: Annotated[float, typer.Option(min=1.0, help="Seconds at each rate on the way up.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Seconds at half of it.")] = 30.0,
+    home: HomeOption = None,
+) -> None:
+    """The highest rate of POST /payments that the platform keeps up with, and the latency at half of it."""
+    from ops.bench.saturation import measure_saturation
+    from ops.demo.platform import find_platform
+
+    with plain_errors():
+        platform = find_platform(chosen_home(home))
+        _print(asyncio.run(measure_saturation(platform, step, seconds)))
+
+
+@app.command()
 def idle(seconds: Annotated[float, typer.Option(min=1.0)] = 30.0, home: HomeOption = None) -> None:
     """CPU, memory and threads of each process while nobody uses the platform."""
     from ops.bench.idle import measure_idle
@@ -64,7 +79,7 @@ def life(
 
 @app.command()
 def api(
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 40.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 200.0,
     seconds: Annotated[float, typer.Option(min=1.0)] = 20.0,
     home: HomeOption = None,
 ) -> None:

@@ -12,6 +12,9 @@ from streams.domain.commands import Idempotency
 from streams.domain.envelope import Value
 from streams.domain.payment import Fingerprint
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+# made once: json.dumps makes one for each request
+
 
 class FingerprintKey(Value, frozen=True, kw_only=True, gc=False):
     """A secret under which requests are fingerprinted; several live at once while they are rotated."""
@@ -22,7 +25,7 @@ class FingerprintKey(Value, frozen=True, kw_only=True, gc=False):
 
 def canonical(request: Mapping[str, Any]) -> bytes:
     """The validated fields of a request as bytes that do not depend on their order or on white space."""
-    return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(request).encode()
 
 
 def idempotency(
