@@ -155,11 +155,12 @@ class _Connection:
             if self.waiting:
                 await downward
         finally:
+            # Before anything is awaited: a connection that is ending may be cut as well, and leaves this block there.
+            self.to_client.transport.abort()
+            self.to_broker.transport.abort()
             for task in (upward, downward):
                 task.cancel()
             await asyncio.gather(upward, downward, return_exceptions=True)
-            self.to_client.transport.abort()
-            self.to_broker.transport.abort()
 
     async def _requests(self) -> None:
         while (frame := await _frame(self.from_client)) is not None:
