@@ -53,8 +53,9 @@ bench-engine: setup  ## measure the engine against its peers, on brokers of its 
 	@$(BIN)/payments bench engine --keys 10000000 --only ours --only kafka-streams $(ARGS)
 
 # Bytecode is made while the jars come over the network: several services start at once later, and would each make it.
-setup: $(VENV)/.runtime  ## .venv with the payments command, the servers' jars fetched and verified
-	@test -e $(VENV)/.compiled || { $(BIN)/python -m compileall -q -j 2 $(VENV)/lib >$(VENV)/.compiled 2>&1 & }; \
+setup: $(VENV)/.compiler  ## .venv with the payments command, the servers' jars fetched and verified, hot modules compiled
+	@{ $(BIN)/python -m ops.compiled.build; \
+	test -e $(VENV)/.bytecode || $(BIN)/python -m compileall -q -j 2 $(VENV)/lib >$(VENV)/.bytecode 2>&1; } & \
 	$(BIN)/payments fetch; status=$$?; wait; exit $$status
 
 $(VENV)/.runtime: ops/locks/installer.txt ops/locks/runtime.txt pyproject.toml
@@ -68,7 +69,13 @@ $(VENV)/.runtime: ops/locks/installer.txt ops/locks/runtime.txt pyproject.toml
 	@$(call INSTALL,--no-deps --no-build-isolation -e .)
 	@touch $@
 
-$(VENV)/.development: $(VENV)/.runtime ops/locks/development.txt
+# The machine's C compiler, or one that comes as a wheel of 100 MB.
+$(VENV)/.compiler: $(VENV)/.runtime ops/locks/compiler.txt ops/locks/zig.txt
+	@$(call INSTALL,--require-hashes -r ops/locks/compiler.txt)
+	@command -v cc >/dev/null || $(call INSTALL,--require-hashes -r ops/locks/zig.txt)
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.compiler ops/locks/development.txt
 	@$(call INSTALL,--require-hashes -r ops/locks/development.txt)
 	@touch $@
 
@@ -77,7 +84,9 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 lock: $(VENV)/.runtime  ## resolve the dependencies of pyproject.toml again
 	echo uv | $(LOCK) - -o ops/locks/installer.txt
 	$(LOCK) pyproject.toml -o ops/locks/runtime.txt
-	$(LOCK) --extra dev -c ops/locks/runtime.txt pyproject.toml -o ops/locks/development.txt
+	echo mypy | $(LOCK) -c ops/locks/runtime.txt - -o ops/locks/compiler.txt
+	echo ziglang | $(LOCK) - -o ops/locks/zig.txt
+	$(LOCK) --extra dev -c ops/locks/runtime.txt -c ops/locks/compiler.txt pyproject.toml -o ops/locks/development.txt
 
 clean:  ## remove .venv and caches; the stack's data stays (payments down --wipe removes it)
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis build *.egg-info

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from ops.runtime.clock import Clock
 from ops.runtime.settings import Settings
+from streams.domain.envelope import Value
 from streams.exactly_once.agent import DeadLetter
 from streams.exactly_once.app import App
 from streams.exactly_once.records import Input, Output
@@ -36,6 +37,11 @@ def new_app(settings: Settings, codec: Codec, clock: Clock, registry: CollectorR
 def read(topic: str, codec: Codec) -> Input:
     """An agent's input; values are codec.Message."""
     return Input(topic, codec.decoder(topic))
+
+
+def read_values(topic: str, codec: Codec, kinds: Mapping[str, type[Value]]) -> Input:
+    """An agent's input; values are of these kinds, by the names of their records, and None for other records."""
+    return Input(topic, codec.value_decoder(topic, kinds))
 
 
 def write(topic: str, codec: Codec) -> Output:

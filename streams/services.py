@@ -13,15 +13,10 @@ from ops.runtime.secrets import read_secret_keys
 from ops.runtime.service import Component, Service
 from ops.runtime.settings import Settings
 from ops.runtime.tls import kafka_security
-from streams.agents.authorizations import authorizations
-from streams.agents.feed import feed
-from streams.agents.payments import Payments, PaymentsOutputs
+from streams.agents import authorizations, feed, payments, settlement, settlement_submissions, webhooks
 from streams.agents.records import Records
 from streams.agents.replies import ReplyProducer
-from streams.agents.settlement import Settlement, SettlementOutputs
-from streams.agents.settlement_submissions import SettlementSubmissions
-from streams.agents.webhooks import Webhooks
-from streams.app import dead_letter_output, new_app, read, write
+from streams.app import dead_letter_output, new_app, read, read_values, write
 from streams.domain.retry import RetryPolicy
 from streams.exactly_once.app import App
 from streams.exactly_once.errors import LaneLost
@@ -125,13 +120,13 @@ async def build_payment_worker(service: Service) -> Sequence[Component]:
     """Step 2, Decide."""
     worker = await Worker.open(service)
     codec = worker.codec
-    outputs = PaymentsOutputs(
+    outputs = payments.PaymentsOutputs(
         events=write("payments.events", codec),
         requests=write("provider.requests", codec),
         entries=write("settlement.entries", codec),
         given_up=dead_letter_output(service.settings.service, "provider.outcomes", codec),
     )
-    handler = Payments(
+    handler = payments.Payments(
         payments_table(codec),
         outputs,
         partitions=catalog.find("payments.commands").partitions,
@@ -140,10 +135,7 @@ async def build_payment_worker(service: Service) -> Sequence[Component]:
     )
     worker.app.decider(
         "payments",
-        inputs=[
-            read(topic, codec)
-            for topic in ("payments.commands", "payments.intake", "provider.outcomes", "settlement.closings")
-        ],
+        inputs=[read_values(topic, codec, kinds) for topic, kinds in payments.KINDS.items()],
         outputs=[outputs.events, outputs.requests, outputs.entries],
         tables=handler.tables,
         on_dead_letter=handler.dead_letter,
@@ -178,14 +170,15 @@ async def build_provider_gateway(service: Service) -> Sequence[Component]:
     store = await worker.open_store()
     provider = BreakingProvider(open_provider(settings, service.registry), registry=service.registry)
     outcomes = write("provider.outcomes", codec)
-    worker.app.effector("authorizations", inputs=[read("provider.requests", codec)], outputs=[outcomes])(
-        authorizations(provider, outcomes, worker.clock, registry=service.registry)
+    requests = read_values("provider.requests", codec, authorizations.KINDS)
+    worker.app.effector("authorizations", inputs=[requests], outputs=[outcomes])(
+        authorizations.authorizations(provider, outcomes, worker.clock, registry=service.registry)
     )
-    submissions = SettlementSubmissions(
+    submissions = settlement_submissions.SettlementSubmissions(
         provider, store.settlement, outcomes, worker.clock, policy=RetryPolicy(), registry=service.registry
     )
-    requests = read("settlement.requests", codec)
-    worker.app.effector("settlement_submissions", inputs=[requests], outputs=[outcomes], timers=True)(submissions)
+    chunks = read_values("settlement.requests", codec, settlement_submissions.KINDS)
+    worker.app.effector("settlement_submissions", inputs=[chunks], outputs=[outcomes], timers=True)(submissions)
     service.readiness.add("provider", provider.check)
     return worker.components(Closing(store), provider)
 
@@ -195,11 +188,13 @@ async def build_batch_processor(service: Service) -> Sequence[Component]:
     worker = await Worker.open(service)
     codec, settings = worker.codec, service.settings
     store = await worker.open_store()
-    outputs = SettlementOutputs(requests=write("settlement.requests", codec), events=write("settlement.events", codec))
-    handler = Settlement(outputs, partitions=catalog.find("settlement.entries").partitions)
+    outputs = settlement.SettlementOutputs(
+        requests=write("settlement.requests", codec), events=write("settlement.events", codec)
+    )
+    handler = settlement.Settlement(outputs, partitions=catalog.find("settlement.entries").partitions)
     worker.app.decider(
         "settlement",
-        inputs=[read("settlement.entries", codec)],
+        inputs=[read_values("settlement.entries", codec, settlement.KINDS)],
         outputs=[outputs.requests, outputs.events],
         tables=handler.tables,
         on_dead_letter=handler.dead_letter,
@@ -225,15 +220,15 @@ async def build_webhook_dispatcher(service: Service) -> Sequence[Component]:
     outcomes = write("webhooks.outcomes", codec)
     worker.app.decider(
         "feed",
-        inputs=[read("merchants.inbox", codec)],
+        inputs=[read_values("merchants.inbox", codec, feed.KINDS)],
         outputs=[events],
         tables=[FEED],
         commit_interval_s=BEHIND_THE_REPLY_S,
-    )(feed(events))
+    )(feed.feed(events))
     opener = DataKeys(read_secret_keys(settings.secrets_dir / "master.key"), store.data_keys, worker.clock)
     client = WebhookClient(settings.mode, worker.clock)
     directory = EndpointDirectory(store.endpoints, opener, worker.clock)
-    handler = Webhooks(
+    handler = webhooks.Webhooks(
         directory,
         Bodies(directory, opener),
         client,
@@ -243,7 +238,7 @@ async def build_webhook_dispatcher(service: Service) -> Sequence[Component]:
     )
     worker.app.effector(
         "webhooks",
-        inputs=[read("merchants.events", codec), read("webhooks.commands", codec)],
+        inputs=[read_values(topic, codec, webhooks.KINDS) for topic in ("merchants.events", "webhooks.commands")],
         outputs=[outcomes],
         tables=[DELIVERIES],
         on_dead_letter=handler.rearm,

@@ -31,9 +31,7 @@ def payments_table(codec: Codec) -> TableSpec:
     def encode(row: PaymentRow) -> bytes:
         return codec.encode(CHANGELOG, "PaymentRow", row)
 
-    def decode(data: bytes) -> PaymentRow:
-        return msgspec.convert(codec.decode(CHANGELOG, data).fields, PaymentRow, strict=False)
-
+    decode = codec.value_decoder(CHANGELOG, {"PaymentRow": PaymentRow})
     return TableSpec(name="payments", encode=encode, decode=decode, version=_revision)
 
 

@@ -6,13 +6,18 @@ services as well. When any collected test wants `stack`, there is one full stack
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ops.compiled import finder
 from tests import containers
 from tests.local_servers import Servers, running_servers, start_servers, stop_servers, tails
+
+if os.environ.get("PAYMENTS_TEST_COMPILED") != "1":  # tests replace functions; processes that they start run compiled
+    finder.uninstall()
 
 FULL = pytest.StashKey[bool]()
 REPORT = pytest.StashKey[str]()

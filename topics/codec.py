@@ -7,8 +7,9 @@ The schema's id selects the decoder, which is made once per id; ids of our own s
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -18,8 +19,7 @@ from fastavro.schema import to_parsing_canonical_form
 
 from streams.exactly_once.errors import Poison
 from topics import catalog
-from topics.avro_reader import body_reader
-from topics.avro_writer import body_writer, value_writer
+from topics.avro_bodies import body_reader, body_writer, value_reader
 from topics.registry import RegistryUnavailable
 from topics.schemas import NAMESPACE, Schema, load, parsed
 
@@ -47,9 +47,13 @@ class ValueMessage(NamedTuple):
 Fields = Mapping[str, Any] | msgspec.Struct
 
 
+Kinds = Mapping[str, type[msgspec.Struct]]
+"""Record names to the types of values that they are read as."""
+
+
 class _Decoder(NamedTuple):
     name: str
-    read: Callable[[bytes, int], Mapping[str, Any]]  # (data, start of the body) -> fields
+    read: Callable[[bytes, int], Any]  # (data, start of the body) -> message or value
 
 
 class Codec:
@@ -63,7 +67,7 @@ class Codec:
         self._ids = dict(ids)
         self._fetch = fetch
         self._encoders: dict[tuple[str, str], Callable[[Fields], bytes]] = {}
-        self._decoders: dict[str, Callable[[bytes | None], Message]] = {}
+        self._decoders: dict[str, Callable[[bytes | None], Message]] = {}  # by topic
 
     def encode(self, topic: str, record_name: str, fields: Fields) -> bytes:
         """The bytes of one record, given as a mapping or as a value (a frozen struct of the same names).
@@ -101,14 +105,21 @@ class Codec:
         """Bytes to messages, for one topic: the fast way. Errors as `decode`."""
         decode = self._decoders.get(topic)
         if decode is None:
-            decode = self._decoders[topic] = self._new_decoder(topic)
+            decode = self._decoders[topic] = self._new_decoder(_MessageReaders(topic))
         return decode
 
-    def _new_decoder(self, topic: str) -> Callable[[bytes | None], Message]:
-        decoders = self._known_decoders(topic)
+    def value_decoder(self, topic: str, kinds: Kinds) -> Callable[[bytes | None], Any]:
+        """Bytes to values of these kinds, for one topic; None for its other records. Errors as `decode`.
+
+        Raises TypeError for a kind that does not fit its record.
+        """
+        return self._new_decoder(_ValueReaders(topic, kinds))
+
+    def _new_decoder(self, readers: _Readers) -> Callable[[bytes | None], Any]:
+        decoders = self._known_decoders(readers)
         refused: dict[int, str] = {}  # ids that this topic does not list: schemas never change under an id
 
-        def decode(data: bytes | None) -> Message:
+        def decode(data: bytes | None) -> Any:
             if data is None:
                 raise Poison("a null value")
             if len(data) <= HEADER_BYTES or data[0] != MAGIC:
@@ -118,9 +129,11 @@ class Codec:
             if found is None:
                 if schema_id in refused:
                     raise Poison(refused[schema_id])
-                found = self._learn(topic, schema_id, refused)
-                decoders[schema_id] = found
-            return Message(found.name, _read(found, data))
+                found = decoders[schema_id] = self._learn(readers, schema_id, refused)
+            try:
+                return found.read(data, HEADER_BYTES)
+            except Exception as error:  # whatever a reader of hostile bytes may raise, they mean nothing
+                raise Poison(f"bad Avro bytes for {found.name}: {type(error).__name__} {error}") from error
 
         return decode
 
@@ -133,23 +146,16 @@ class Codec:
             raise RegistryUnavailable(f"the schema id of {subject} is not known yet")
         header = bytes([MAGIC]) + self._ids[subject].to_bytes(4, "big")
         schema = parsed(load(entry.schema_folder, record_name))
-        write = body_writer(schema)
-        write_value = lru_cache(maxsize=1)(partial(value_writer, schema))  # made when the first value comes
+        return partial(body_writer(schema), header)
 
-        def encode(fields: Fields) -> bytes:
-            return write_value()(header, fields) if isinstance(fields, msgspec.Struct) else write(header, fields)
-
-        return encode
-
-    def _known_decoders(self, topic: str) -> dict[int, _Decoder]:
-        entry = catalog.find(topic)
+    def _known_decoders(self, readers: _Readers) -> dict[int, _Decoder]:
         return {
-            self._ids[subject]: _Decoder(name, body_reader(parsed(load(entry.schema_folder, name))))
-            for name in entry.records
-            if (subject := f"{topic}-{name}") in self._ids
+            self._ids[subject]: _Decoder(name, readers.same(name))
+            for name in readers.entry.records
+            if (subject := f"{readers.entry.name}-{name}") in self._ids
         }
 
-    def _learn(self, topic: str, schema_id: int, refused: dict[int, str]) -> _Decoder:
+    def _learn(self, readers: _Readers, schema_id: int, refused: dict[int, str]) -> _Decoder:
         """The decoder of an id that was not known before."""
         text = self._fetch(schema_id)
         if text is None:
@@ -159,21 +165,62 @@ class Codec:
         except Exception as error:
             raise Poison(f"schema {schema_id} cannot be parsed: {error}") from error
         namespace, _, name = str(writer.get("name")).rpartition(".")
-        entry = catalog.find(topic)
-        if namespace != NAMESPACE or name not in entry.records:
+        if namespace != NAMESPACE or name not in readers.entry.records:
+            topic = readers.entry.name
             refused[schema_id] = f"{topic} lists no record {writer.get('name')} (schema id {schema_id})"
             raise Poison(refused[schema_id])
-        reader = parsed(load(entry.schema_folder, name))
-        if to_parsing_canonical_form(writer) == to_parsing_canonical_form(reader):
-            return _Decoder(name, body_reader(reader))
-        return _Decoder(name, partial(_resolved, writer, reader))
+        if to_parsing_canonical_form(writer) == to_parsing_canonical_form(readers.schema(name)):
+            return _Decoder(name, readers.same(name))
+        return _Decoder(name, readers.other(name, writer))
 
 
-def _read(decoder: _Decoder, data: bytes) -> Mapping[str, Any]:
-    try:
-        return decoder.read(data, HEADER_BYTES)
-    except Exception as error:  # whatever a reader of hostile bytes may raise, they mean nothing
-        raise Poison(f"bad Avro bytes for {decoder.name}: {type(error).__name__} {error}") from error
+class _Readers(ABC):
+    """What reads the bodies of one topic's records, by the record's name."""
+
+    def __init__(self, topic: str) -> None:
+        self.entry = catalog.find(topic)
+
+    def schema(self, name: str) -> Schema:
+        """Our version."""
+        return parsed(load(self.entry.schema_folder, name))
+
+    @abstractmethod
+    def same(self, name: str) -> Callable[[bytes, int], Any]:
+        """Reads what was written under our version."""
+
+    @abstractmethod
+    def other(self, name: str, writer: Schema) -> Callable[[bytes, int], Any]:
+        """Reads what was written under another version."""
+
+
+class _MessageReaders(_Readers):
+    def same(self, name: str) -> Callable[[bytes, int], Any]:
+        read = body_reader(self.schema(name))
+        return lambda data, start: Message(name, read(data, start))
+
+    def other(self, name: str, writer: Schema) -> Callable[[bytes, int], Any]:
+        reader = self.schema(name)
+        return lambda data, start: Message(name, _resolved(writer, reader, data, start))
+
+
+class _ValueReaders(_Readers):
+    def __init__(self, topic: str, kinds: Kinds) -> None:
+        super().__init__(topic)
+        self._kinds = kinds
+
+    def same(self, name: str) -> Callable[[bytes, int], Any]:
+        kind = self._kinds.get(name)
+        return _nothing if kind is None else value_reader(self.schema(name), kind)
+
+    def other(self, name: str, writer: Schema) -> Callable[[bytes, int], Any]:
+        kind, reader = self._kinds.get(name), self.schema(name)
+        if kind is None:
+            return _nothing
+        return lambda data, start: msgspec.convert(_resolved(writer, reader, data, start), kind, strict=False)
+
+
+def _nothing(_data: bytes, _start: int) -> None:
+    """The value of a record that its reader does not want to know."""
 
 
 def _resolved(writer: Schema, reader: Schema, data: bytes, start: int) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import uvloop
 from aiohttp import web
 from confluent_kafka import KafkaError, Message, Producer
 
-from topics.avro_writer import body_writer
+from topics.avro_bodies import body_writer
 from topics.schemas import load, parsed
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from streams.agents.messages import message_of
-from streams.agents.payments import COMMANDS, OUTCOMES, Payments, PaymentsOutputs
+from streams.agents.payments import COMMANDS, KINDS, OUTCOMES, Payments, PaymentsOutputs
 from streams.app import dead_letter_output
 from streams.domain import ids
 from streams.domain.commands import (
@@ -88,11 +88,12 @@ def _lane_s(told: list[PaymentCommand]) -> float:
             topic = OUTCOMES if isinstance(command, AuthorizationOutcome) else COMMANDS
             message = message_of(command)
             appended.append((topic, command.payment_id.encode(), codec.encode(topic, message.name, message.fields)))
+        decode = {topic: codec.value_decoder(topic, kinds) for topic, kinds in KINDS.items()}
         bench = Bench(now_ms=NOW_US // 1000)
         began = time.process_time()
         for start in range(0, len(appended), BATCH):
             batch: list[Record] = [
-                bench.record(topic, key, codec.decode(topic, data), data=data)
+                bench.record(topic, key, decode[topic](data), data=data)
                 for topic, key, data in appended[start : start + BATCH]
             ]
             bench.decide(agent, *batch)

@@ -67,7 +67,7 @@ def _speed(name: str, decode: Callable[[bytes], Any], encode: Callable[[Any], by
     )
 
 
-def _pass(lane: DeciderLane, messages: Sequence[Message]) -> tuple[float, float]:
+def _pass(lane: DeciderLane, messages: list[Message]) -> tuple[float, float]:
     """CPU seconds of work and of applying what it did."""
     work_s = apply_s = 0.0
     for start in range(0, len(messages), COMMIT_EVERY):
@@ -104,6 +104,7 @@ def _lane(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], store:
         None,
         timer_table,
         lambda _: Output("dlq", lambda letter: repr(letter).encode()),
+        commit_pause_s=0.0,
     )
     return DeciderLane(
         spec,

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from ops.runtime.clock import Clock
 from ops.runtime.logs import log_context, logger
-from streams.agents.messages import message_of, value_of
+from streams.agents.messages import message_of
 from streams.domain import ids
 from streams.domain.commands import AttemptFailed, AuthorizationOutcome, ProviderOutcome, RefundOutcome, VoidOutcome
 from streams.domain.envelope import Actor
@@ -44,7 +44,7 @@ ASK_FIRST_AFTER_US = 3_600_000_000  # one hour: normally a request is a few mill
 ALERT_AFTER = 5
 """Rounds: by then an authorisation is given up or being voided; whatever is still asked about wants eyes."""
 
-_REQUESTS: dict[str, type[ProviderRequest]] = {
+KINDS: dict[str, type[ProviderRequest]] = {
     "AuthorizeRequest": AuthorizeRequest,
     "VoidRequest": VoidRequest,
     "RefundRequest": RefundRequest,
@@ -77,7 +77,7 @@ def authorizations(
     )
 
     async def handle(record: Record, _state: State, effects: Effects) -> None:
-        request = value_of(record.value, _REQUESTS)
+        request: ProviderRequest | None = record.value
         if request is None:
             return
         with log_context(request_id=request.request_id, payment_id=request.payment_id):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from streams.agents.messages import message_of, value_of
+from streams.agents.messages import message_of
 from streams.domain import ids
 from streams.domain.commands import (
     AttemptFailed,
@@ -196,7 +196,7 @@ def command_of(record: Record) -> PaymentCommand | CloseSettlementDay | None:
     """
     if record.topic == TIMERS:
         return _timed(record)
-    command: PaymentCommand | CloseSettlementDay | None = value_of(record.value, KINDS[record.topic])
+    command: PaymentCommand | CloseSettlementDay | None = record.value
     if command is None:
         return None
     if record.topic in WRITERS:

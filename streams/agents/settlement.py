@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import assert_never
 
-from streams.agents.messages import message_of, value_of
+from streams.agents.messages import message_of
 from streams.domain.batches import (
     CHUNK_MAX,
     Batch,
@@ -76,8 +76,8 @@ class Settlement:
             if record.topic == TIMERS:
                 self._close_days(record, state, effects)
                 continue
-            command = value_of(record.value, KINDS)
-            if command is not None:
+            command: SettlementCommand | None = record.value
+            if command is not None:  # else: of a newer release
                 self._take(record, command, state, effects)
 
     def dead_letter(self, record: Record, error: Exception, state: State, effects: Effects) -> None:

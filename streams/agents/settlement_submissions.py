@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from ops.runtime.clock import Clock
 from ops.runtime.logs import log_context, logger
 from streams.agents.authorizations import PROVIDER_GATEWAY
-from streams.agents.messages import message_of, value_of
+from streams.agents.messages import message_of
 from streams.domain import ids
 from streams.domain.commands import SettlementOutcome
 from streams.domain.envelope import Value
@@ -39,7 +39,7 @@ from streams.provider.port import (
 )
 from tables.records.errors import RecordsUnavailable
 
-_REQUESTS = {"SettleChunkRequest": SettleChunkRequest}
+KINDS = {"SettleChunkRequest": SettleChunkRequest}
 
 TIMER = "submit"
 ALERT_AFTER = 6  # waits in a row, about 15 s: longer than `records` takes to catch up with a closed day
@@ -207,7 +207,7 @@ def _operation(request: SettleChunkRequest, items: Sequence[RecordedItem]) -> Se
 def _submission_of(record: Record) -> Submission | None:
     if record.topic == TIMERS:
         return _decode_submission(record.value.payload)
-    request = value_of(record.value, _REQUESTS)
+    request: SettleChunkRequest | None = record.value
     return None if request is None else Submission(request=request)
 
 

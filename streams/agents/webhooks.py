@@ -24,7 +24,6 @@ from ops.runtime.clock import Clock
 from ops.runtime.encryption import EncryptionError
 from ops.runtime.logs import exception_fields, log_context, logger
 from ops.runtime.metrics import LATENCY_BUCKETS_S
-from streams.agents.messages import value_of
 from streams.domain import ids
 from streams.domain.delivery import DISABLE_AFTER_MS, FeedEvent, is_wanted, retry_delay_ms
 from streams.domain.retry import RetryPolicy, delay_ms
@@ -53,7 +52,7 @@ from tables.deliveries import (
 from tables.records.endpoints import Endpoint
 from tables.records.errors import RecordsUnavailable
 
-_KINDS = {"FeedEvent": FeedEvent}
+KINDS = {"FeedEvent": FeedEvent}
 
 DISTRIBUTE = "distribute"  # timer of a merchant: events wait for the records to come back
 SHARE = "share"  # timer of a queue: its endpoint has as many attempts under way as it may
@@ -99,7 +98,7 @@ class Webhooks:
     async def __call__(self, record: Record, state: State, effects: Effects) -> None:
         """Queue an event, or make the attempt that is due."""
         if record.topic != TIMERS:
-            event = value_of(record.value, _KINDS)
+            event: FeedEvent | None = record.value
             if event is not None:
                 await self._take_in(event, record, state, effects)
         elif record.value.name == DISTRIBUTE:

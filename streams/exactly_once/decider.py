@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from confluent_kafka import Message
-
 from streams.exactly_once.errors import Poison
+from streams.exactly_once.intake import positions_after
 from streams.exactly_once.lane import Lane, LaneState
 from streams.exactly_once.layers import Stage
 from streams.exactly_once.records import TIMERS, Record
@@ -17,26 +16,28 @@ class DeciderLane(Lane):
     """Batches of one partition: due timers first, then records in their order."""
 
     def work(self) -> bool:
-        """Decide one batch. If it raises, decide it again one record at a time."""
+        """Decide one batch, or, where records that cannot be decoded cut it, its parts."""
         if self.state is not LaneState.RUNNING or len(self.layers.promoted.sends) > PROMOTED_SENDS_MAX:
             return False
-        batch: list[tuple[Record | Poison, Message | None]] = [(timer, None) for timer in self.timers.due()]
-        if self._may_decode():
-            self._take(batch)
-        if not batch:
-            return False
-        self._decide(batch)
-        return True
+        batch = self.timers.due()
+        room = self.spec.batch_max - len(batch)
+        worked = False
+        while True:
+            failure = None
+            if self._may_decode():
+                taken = self.inbox.take(room)
+                room -= len(taken)
+                batch += taken
+                failure = self.inbox.failure
+            if batch:
+                self._decide(batch)
+                batch, worked = [], True
+            if failure is None or not self._refuse(failure):
+                return worked
+            worked = True
 
-    def _take(self, batch: list[tuple[Record | Poison, Message | None]]) -> None:
-        inbox, decode = self.inbox, self._decode
-        for _ in range(min(len(inbox), self.spec.batch_max - len(batch))):
-            decoded = decode(inbox[0])
-            if decoded is None:
-                return
-            batch.append((decoded, inbox.popleft()))
-
-    def _decide(self, batch: list[tuple[Record | Poison, Message | None]]) -> None:
+    def _decide(self, batch: list[Record]) -> None:
+        """If a batch raises, it is decided again one record at a time."""
         stage = self._new_stage()
         try:
             self._run(stage, batch)
@@ -44,41 +45,36 @@ class DeciderLane(Lane):
             self._decide_singly(batch)
         else:
             self._promote(stage.layer)
-        last = {message.topic(): message for _, message in batch if message is not None}
-        for topic, message in last.items():
-            self.positions[topic, self.partition] = message.offset() + 1
+        for topic, position in positions_after(batch).items():
+            self.positions[topic, self.partition] = position
         self.metrics.records.inc(len(batch))
         self.metrics.batch.observe(len(batch))
 
-    def _run(self, stage: Stage, batch: list[tuple[Record | Poison, Message | None]]) -> None:
-        assert self.spec.decide is not None
-        records: list[Record] = []
-        for record, message in batch:
-            if isinstance(record, Poison):
-                assert message is not None
-                self._stage_poison(stage, message, record)
-                continue
-            if record.topic == TIMERS:
-                stage.cancel_timer(record.key, record.value.name)
-            records.append(record)
-        if records:
-            self.spec.decide(records, stage, stage)
+    def _pass(self, topic: str, offset: int) -> None:
+        self.positions[topic, self.partition] = offset + 1
+        self.metrics.records.inc()
 
-    def _decide_singly(self, batch: list[tuple[Record | Poison, Message | None]]) -> None:
+    def _run(self, stage: Stage, batch: list[Record]) -> None:
+        assert self.spec.decide is not None
+        for record in batch:
+            if record.topic != TIMERS:  # they come first
+                break
+            stage.cancel_timer(record.key, record.value.name)
+        self.spec.decide(batch, stage, stage)
+
+    def _decide_singly(self, batch: list[Record]) -> None:
         """Every record in a stage of its own, so that only the one that raises is set aside."""
-        for item in batch:
-            record, message = item
+        for record in batch:
             for attempt in range(1, ATTEMPTS + 1):
                 stage = self._new_stage()
                 try:
-                    self._run(stage, [item])
+                    self._run(stage, [record])
                 except Exception as error:
                     if attempt < ATTEMPTS and not isinstance(error, Poison):
                         continue
-                    assert isinstance(record, Record)
                     stage = self._new_stage()
                     if record.topic == TIMERS:
                         stage.cancel_timer(record.key, record.value.name)
-                    self._stage_failed(stage, record, message, error)
+                    self._stage_failed(stage, record, error)
                 self._promote(stage.layer)
                 break

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from confluent_kafka import Message
-
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.lane import Lane, LaneState, Partition
 from streams.exactly_once.layers import Stage
@@ -27,7 +25,6 @@ class Running:
     """One record on its way through the handler."""
 
     record: Record
-    message: Message | None
     incarnation: int
     stage: Stage | None = None
     error: Exception | None = None
@@ -67,15 +64,13 @@ class EffectorLane(Lane):
         worked = False
         for timer in self.timers.due():
             self.timers.busy.add((timer.key, timer.value.name))
-            self._admit(Running(timer, None, self.incarnation))
+            self._admit(Running(timer, self.incarnation))
             worked = True
         if worked:
             self.timers.refresh()
         while self.inbox and len(self._running) < self.spec.concurrency and self._may_decode():
-            decoded = self._decode(self.inbox[0])
-            if decoded is None:
+            if not self._take_one():
                 break
-            self._take(decoded, self.inbox.popleft())
             worked = True
         return worked
 
@@ -87,17 +82,18 @@ class EffectorLane(Lane):
         stage = running.stage
         if running.error is not None:
             stage = self._stage_for(running)
-            self._stage_failed(stage, running.record, running.message, running.error)
+            self._stage_failed(stage, running.record, running.error)
         assert stage is not None
-        if running.record.topic == TIMERS:
-            self.timers.busy.discard((running.record.key, running.record.value.name))
+        record = running.record
+        if record.topic == TIMERS:
+            self.timers.busy.discard((record.key, record.value.name))
         self._promote(stage.layer)
-        if running.record.topic == TIMERS:
+        if record.topic == TIMERS:
             self.timers.refresh()
-        if running.message is not None:
-            self._close_offset((running.message.topic(), self.partition), running.message.offset())
+        else:
+            self._close_offset((record.topic, self.partition), record.offset)
         self.metrics.records.inc()
-        self._next_of_key(running.record.key)
+        self._next_of_key(record.key)
 
     def rewind(self) -> None:
         """As Lane.rewind; handlers that run are cancelled, and what they still report is ignored."""
@@ -122,17 +118,21 @@ class EffectorLane(Lane):
 
         self._start(cancel)
 
-    def _take(self, decoded: Record | Poison, message: Message) -> None:
-        source = (message.topic(), self.partition)
-        self._open.setdefault(source, {})[message.offset()] = None
-        self._read[source] = message.offset() + 1
-        if isinstance(decoded, Poison):
-            stage = self._new_stage()
-            self._stage_poison(stage, message, decoded)
-            self._promote(stage.layer)
-            self._close_offset(source, message.offset())
-            return
-        self._admit(Running(decoded, message, self.incarnation))
+    def _take_one(self) -> bool:
+        """Take up the first message; False when it cannot be decoded now."""
+        taken = self.inbox.take(1)
+        if not taken:
+            assert self.inbox.failure is not None
+            return self._refuse(self.inbox.failure)
+        (record,) = taken
+        self._open_offset((record.topic, self.partition), record.offset)
+        self._admit(Running(record, self.incarnation))
+        return True
+
+    def _pass(self, topic: str, offset: int) -> None:
+        source = (topic, self.partition)
+        self._open_offset(source, offset)
+        self._close_offset(source, offset)
 
     def _admit(self, running: Running) -> None:
         waiting = self._waiting.get(running.record.key)
@@ -182,6 +182,10 @@ class EffectorLane(Lane):
         if running.record.topic == TIMERS:
             stage.cancel_timer(running.record.key, running.record.value.name)
         return stage
+
+    def _open_offset(self, source: Partition, offset: int) -> None:
+        self._open.setdefault(source, {})[offset] = None
+        self._read[source] = offset + 1
 
     def _close_offset(self, source: Partition, offset: int) -> None:
         """The committable position is the lowest offset still open, or what follows the last one read."""

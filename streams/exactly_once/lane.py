@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 from confluent_kafka import Message
@@ -19,6 +18,7 @@ from streams.exactly_once import timers
 from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.failpoints import failpoint
+from streams.exactly_once.intake import Inbox
 from streams.exactly_once.lane_timers import LaneTimers
 from streams.exactly_once.layers import Base, Layer, Layers, Row, Stage
 from streams.exactly_once.metrics import LaneMetrics
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 Partition = tuple[str, int]  # (topic, partition)
 
 GROUP_SENDS_MAX = 1_000  # a commit interval does not hold back more than this
+BACKLOG_INTERVAL_S = 0.1  # between commits while more input waits than can be taken up: larger ones cost less
+BACKLOG_SENDS_MAX = 10_000
 DECODE_RETRY_MS = 500  # pause when a record cannot be decoded *now* (schema registry away), which is no poison
 
 
@@ -68,8 +70,9 @@ class Lane:
         self.store = store
         self.membership = membership
         self.state = LaneState.RUNNING
+        self.has_backlog = False  # more input waits than the pump can take up (the pump's to set)
         self.incarnation = 0  # rises at every rewind; what was started under another one is ignored
-        self.inbox: deque[Message] = deque()
+        self.inbox = Inbox(partition, {source.topic: source.decode for source in spec.inputs})
         self.metrics = metrics
         self.layers = Layers(base)
         self.committed = dict(committed)  # next offset to read, as the group has it
@@ -78,11 +81,9 @@ class Lane:
         self._commit_began_s = self._commit_ended_s = float("-inf")  # monotonic
         self._changelogs = {table: changelogs[table.name] for table in spec.all_tables}
         self._clock_ms = clock_ms
-        self._highest_timestamp_ms = 0
         self._outputs = frozenset(output.topic for output in spec.outputs) | {
             spec.dead_letters(source.topic).topic for source in spec.inputs
         }
-        self._decoders = {source.topic: source.decode for source in spec.inputs}
         self._decode_again_ms = 0
         self.timers = LaneTimers(self.name, self.layers, spec.timer_table, partition, clock_ms)
 
@@ -103,7 +104,7 @@ class Lane:
         """Records fetched and not yet complete."""
         return len(self.inbox)
 
-    def feed(self, messages: Iterable[Message]) -> None:
+    def feed(self, messages: list[Message]) -> None:
         """Take records that the pump has fetched."""
         self.inbox.extend(messages)
 
@@ -129,15 +130,20 @@ class Lane:
     def commit_due_in_s(self) -> float | None:
         """Seconds until a commit may begin; None while there is nothing to commit, or a commit is in flight.
 
-        A lane that drains, or has much to send, does not wait for its agent's interval; all pause after a commit.
+        At once when nothing else waits, larger as load grows. A lane that drains, or has much to send, does not wait
+        for an interval; all pause after a commit.
         """
         if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
             return None
         if self.positions == self.committed and not self.layers.promoted and not self.timers.wants_comparison:
             return None
         due_s = self._commit_ended_s + self.spec.commit_pause_s
-        if self.state is LaneState.RUNNING and len(self.layers.promoted.sends) < GROUP_SENDS_MAX:
-            due_s = max(due_s, self._commit_began_s + self.spec.commit_interval_s)
+        if self.state is LaneState.RUNNING:
+            sends = len(self.layers.promoted.sends)
+            if sends < GROUP_SENDS_MAX:
+                due_s = max(due_s, self._commit_began_s + self.spec.commit_interval_s)
+            if self.has_backlog and sends < BACKLOG_SENDS_MAX:
+                due_s = max(due_s, self._commit_began_s + BACKLOG_INTERVAL_S)
         return max(0.0, due_s - time.monotonic())
 
     def end_commit(self, receipt: Receipt) -> None:
@@ -176,33 +182,30 @@ class Lane:
         return Stage(
             self.layers,
             partition=self.partition,
-            highest_timestamp_ms=self._highest_timestamp_ms,
+            highest_timestamp_ms=self.inbox.highest_timestamp_ms,
             timer_table=self.spec.timer_table,
             outputs=self._outputs,
         )
 
-    def _decode(self, message: Message) -> Record | Poison | None:
-        """The record in `message`; Poison when it means nothing; None when it cannot be decoded now."""
-        topic, timestamp_ms = message.topic(), message.timestamp()[1]
-        if timestamp_ms > self._highest_timestamp_ms:
-            self._highest_timestamp_ms = timestamp_ms
-        key, value = message.key(), message.value()
-        if key is None or value is None:
-            return Poison("a null key" if key is None else "a null value")
-        try:
-            decoded = self._decoders[topic](value)
-        except Poison as error:
-            return error
-        except Exception as error:
-            self._decode_again_ms = self._clock_ms() + DECODE_RETRY_MS
-            log.warning("record cannot be decoded now", lane=self.name, error=str(error))
-            return None
-        headers = message.headers()
-        headers = tuple(headers) if headers else ()
-        return Record(topic, self.partition, message.offset(), key, decoded, timestamp_ms, headers, value)
-
     def _may_decode(self) -> bool:
         return self._decode_again_ms <= (self._clock_ms() if self._decode_again_ms else 0)
+
+    def _refuse(self, failure: Exception) -> bool:
+        """What becomes of the first message, which cannot be decoded: True when it was poison, and is done with."""
+        if not isinstance(failure, Poison):
+            self._decode_again_ms = self._clock_ms() + DECODE_RETRY_MS
+            log.warning("record cannot be decoded now", lane=self.name, error=str(failure))
+            return False
+        message = self.inbox.pop()
+        stage = self._new_stage()
+        self._stage_poison(stage, message, failure)
+        self._promote(stage.layer)
+        self._pass(message.topic(), message.offset())
+        return True
+
+    def _pass(self, topic: str, offset: int) -> None:
+        """A record that no handler sees is done with."""
+        raise NotImplementedError
 
     def _stage_poison(self, stage: Stage, message: Message, error: Exception) -> None:
         """A record that cannot be decoded goes to the DLQ with its cause; the lane goes on."""
@@ -216,10 +219,11 @@ class Lane:
             tuple(message.headers() or ()),
         )
 
-    def _stage_failed(self, stage: Stage, record: Record, message: Message | None, error: Exception) -> None:
+    def _stage_failed(self, stage: Stage, record: Record, error: Exception) -> None:
         """A record whose handling failed alone: its dead letter, and what the agent's hook wants to be said."""
-        topic = record.topic if record.topic != TIMERS else self.spec.inputs[0].topic
-        value = message.value() if message is not None else record.value.payload
+        of_timer = record.topic == TIMERS
+        topic = self.spec.inputs[0].topic if of_timer else record.topic
+        value = record.value.payload if of_timer else record.data
         self._stage_dead_letter(stage, topic, record.offset, record.key, value, error, record.headers)
         if self.spec.on_dead_letter is not None:
             self.spec.on_dead_letter(record, error, stage, stage)

@@ -2,57 +2,150 @@
 
 Reads fall through the layers from the newest to the base; a commit writes one layer down. Rows are kept with their
 encoded bytes, so an effect that cannot be encoded fails in the handler that staged it and never in a commit.
+
+Compiled (ops/compiled): every record passes through here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, final
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
 from streams.exactly_once import timers
 from streams.exactly_once.errors import EffectRefused, VersionConflict
 from streams.exactly_once.records import Output
 from streams.exactly_once.table_spec import TableSpec
 
-MAX_RECORD_BYTES = 1_000_000
+GENERATION_BYTES: Final = 512 << 10
+_ROW_BYTES: Final = 100  # what keeping a row costs besides its bytes
+
+MAX_RECORD_BYTES: Final = 1_000_000
 """Largest key + value that may be staged: Kafka's limit of 1 MiB per batch less room for headers and framing."""
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):  # a third of what a frozen dataclass costs to make
+@final
+@mypyc_attr(acyclic=True)
+class Row:
     """A staged row: the object that readers get, and its bytes for the changelog. `encoded is None`: deleted."""
 
-    value: Any
-    encoded: bytes | None
+    __slots__ = ("encoded", "value")
+
+    def __init__(self, value: Any, encoded: bytes | None) -> None:
+        self.value = value
+        self.encoded = encoded
 
 
-class Send(msgspec.Struct, frozen=True, gc=False):
+@final
+@mypyc_attr(acyclic=True)
+class Send:
     """A staged record for another topic."""
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    partition: int | None
-    headers: tuple[tuple[str, bytes], ...]
+    __slots__ = ("headers", "key", "partition", "topic", "value")
+
+    def __init__(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        headers: tuple[tuple[str, bytes], ...],
+    ) -> None:
+        self.topic = topic
+        self.key = key
+        self.value = value
+        self.partition = partition
+        self.headers = headers
 
 
-@dataclass(slots=True)
+Rows = dict[bytes, Row]  # of one table, by key
+
+
 class Layer:
     """Effects that become real together: dirty rows by table and key, and records to send in their order."""
 
-    rows: dict[TableSpec, dict[bytes, Row]] = field(default_factory=dict)
-    sends: list[Send] = field(default_factory=list)
+    def __init__(self, rows: dict[TableSpec, Rows] | None = None, sends: list[Send] | None = None) -> None:
+        self.rows: dict[TableSpec, Rows] = {} if rows is None else rows
+        self.sends: list[Send] = [] if sends is None else sends
 
     def absorb(self, newer: Layer) -> None:
-        """Lay `newer` over this layer; of two rows under one key the newer stays."""
+        """Lay `newer`, which is used up, over this layer; of two rows under one key the newer stays."""
         for table, rows in newer.rows.items():
-            self.rows.setdefault(table, {}).update(rows)
+            mine = self.rows.get(table)
+            if mine is None:
+                self.rows[table] = rows
+            else:
+                mine.update(rows)
         self.sends.extend(newer.sends)
 
     def __bool__(self) -> bool:
         return bool(self.sends) or any(self.rows.values())
+
+
+@final
+class RecentRows:
+    """Rows that were committed last, in two generations of so many bytes: what was written is often read next, and a
+    read of RocksDB costs 2 us and the row's decoding. Deleted ones too: older rows under their keys are not seen.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[TableSpec, Rows] = {}
+        self._old: dict[TableSpec, Rows] = {}
+        self._young_bytes = 0
+
+    def get(self, table: TableSpec, key: bytes) -> Row | None:
+        """The row that was committed last under `key`, if it is remembered."""
+        rows = self._young.get(table)
+        row = None if rows is None else rows.get(key)
+        if row is None:
+            rows = self._old.get(table)
+            row = None if rows is None else rows.get(key)
+        return row
+
+    def remember(self, committed: dict[TableSpec, Rows]) -> None:
+        """Keep rows that are in the base store now; the older generation makes room."""
+        size = 0
+        for rows in committed.values():
+            for row in rows.values():
+                size += _size(row)
+        if size > GENERATION_BYTES:
+            # More than a generation: the last of them. Older ones go: they would be read for those that are not kept.
+            self._young, self._old, self._young_bytes = {}, {}, 0
+            committed = _last_rows(committed)
+            size = GENERATION_BYTES
+        if self._young_bytes + size > GENERATION_BYTES:
+            self._old = self._young  # in this order: readers in other threads look into both
+            self._young = {}
+            self._young_bytes = 0
+        self._young_bytes += size
+        for table, rows in committed.items():
+            mine = self._young.get(table)
+            if mine is None:
+                self._young[table] = rows
+            else:
+                mine.update(rows)
+
+
+def _size(row: Row) -> int:
+    return _ROW_BYTES + (0 if row.encoded is None else len(row.encoded))
+
+
+def _last_rows(committed: dict[TableSpec, Rows]) -> dict[TableSpec, Rows]:
+    """Of each table so many rows that were written last as fit into its share of a generation."""
+    share = GENERATION_BYTES // len(committed)
+    kept: dict[TableSpec, Rows] = {}
+    for table, rows in committed.items():
+        last: Rows = {}
+        size = 0
+        for key in reversed(rows):
+            row = rows[key]
+            size += _size(row)
+            if size > share:
+                break
+            last[key] = row
+        kept[table] = last
+    return kept
 
 
 class Base(Protocol):
@@ -77,22 +170,26 @@ class EmptyBase:
 
 
 class Layers:
-    """A lane's view of its tables: layers, newest first, over the base store."""
+    """A lane's view of its tables: layers, newest first, over the rows committed last and the base store."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
         self.promoted = Layer()
         self.committing = Layer()
+        self.recent = RecentRows()
 
     def get(self, table: TableSpec, key: bytes, top: Layer | None = None) -> Any | None:
         """The row under `key` as the newest layer has it, or None."""
-        for layer in (top, self.promoted, self.committing):
-            if layer is None:
-                continue
-            rows = layer.rows.get(table)
-            if rows is not None and (row := rows.get(key)) is not None:
-                return row.value
-        return self.base.get(table, key)
+        row: Row | None = None
+        if top is not None:
+            row = _row(top, table, key)
+        if row is None:
+            row = _row(self.promoted, table, key)
+        if row is None:
+            row = _row(self.committing, table, key)
+        if row is None:
+            row = self.recent.get(table, key)
+        return self.base.get(table, key) if row is None else row.value
 
     def scan(
         self, table: TableSpec, start: bytes, stop: bytes, top: Layer | None = None
@@ -113,13 +210,19 @@ class Layers:
         return self.committing
 
     def end_commit(self) -> None:
-        """Forget the committing layer: its rows are in the base store now."""
+        """The committing layer's rows are in the base store now; they stay decoded for a while."""
+        self.recent.remember(self.committing.rows)
         self.committing = Layer()
 
     def discard(self) -> None:
         """Drop everything that is not committed."""
         self.promoted = Layer()
         self.committing = Layer()
+
+
+def _row(layer: Layer, table: TableSpec, key: bytes) -> Row | None:
+    rows = layer.rows.get(table)
+    return None if rows is None else rows.get(key)
 
 
 def _merge(base: Iterable[tuple[bytes, Any]], staged: Iterable[tuple[bytes, Row]]) -> Iterator[tuple[bytes, Any]]:

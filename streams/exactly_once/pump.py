@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
+from streams.exactly_once.intake import runs
 from streams.exactly_once.lane import Lane, LaneState, Partition
 from streams.exactly_once.transaction import Membership, Receipt, Work
 
@@ -76,6 +77,7 @@ class Pump:
         self._drains: dict[Lane, tuple[float, threading.Event]] = {}
         self._stopping = False
         self._failed = False
+        self._backlog = False
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
         self.progressed_at = time.monotonic()
@@ -176,19 +178,22 @@ class Pump:
 
     def _fetch(self, patience_s: float) -> None:
         first = self._consumer.poll(patience_s)
-        if first is None:
-            return
-        batches: dict[Lane, list[Message]] = {}
-        for message in (first, *self._consumer.consume(FETCH_MAX, 0)):
-            error = message.error()
-            if error is not None:
-                self._judge_fetch_error(error)
-                continue
-            lane = self._by_source.get((message.topic(), message.partition()))
+        messages = [] if first is None else [first, *self._consumer.consume(FETCH_MAX, 0)]
+        self._note_backlog(len(messages) > FETCH_MAX)
+        fetched, errors = runs(messages)
+        for run in fetched:
+            lane = self._by_source.get((run.topic, run.partition))
             if lane is not None and lane.state is LaneState.RUNNING:
-                batches.setdefault(lane, []).append(message)
-        for lane, messages in batches.items():
-            lane.feed(messages)
+                lane.feed(run.messages)
+        for error in errors:
+            self._judge_fetch_error(error)
+
+    def _note_backlog(self, backlog: bool) -> None:
+        """Whether librdkafka had at least as much as can be taken in one go."""
+        if backlog is not self._backlog:
+            self._backlog = backlog
+            for lane in self._lanes:
+                lane.has_backlog = backlog
 
     def _judge_fetch_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

@@ -11,13 +11,13 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import structlog
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
 
+from streams.exactly_once.bulk import put_rows
 from streams.exactly_once.errors import StateInUse
 from streams.exactly_once.layers import Row
 from streams.exactly_once.table_spec import TableSpec
@@ -32,10 +32,6 @@ would never learn of rows that were deleted meanwhile."""
 
 _WRITE_BUFFER_BYTES = 8 << 20  # a worker has a dozen lanes; RocksDB's default of 64 MiB each would be its memory
 _BLOCK_CACHE_BYTES = 8 << 20
-_GENERATION_BYTES = 384 << 10
-_RECENT_ROW_BYTES = 100  # what keeping a row costs besides its bytes
-"""Rows written last stay decoded, in two generations of so many encoded bytes a lane: what was written is often read
-next, and a read of RocksDB costs 2 us and the row's decoding."""
 
 
 class LaneStore:
@@ -48,9 +44,6 @@ class LaneStore:
         """
         self.path = path
         self.was_rebuilt = False
-        self._recent: dict[bytes, Row] = {}  # what was deleted, too: older rows under the key are not seen
-        self._recent_bytes = 0
-        self._less_recent: dict[bytes, Row] = {}
         self._last_read: tuple[bytes, int, Any] = (b"", -1, None)  # stored key, `_writes` at the time, decoded row
         self._writes = 0  # odd while one is under way
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +62,6 @@ class LaneStore:
     def get(self, table: TableSpec, key: bytes) -> Any | None:
         """The committed row under `key`, decoded, or None."""
         stored_key = _prefix(table) + key
-        recent = self._recent.get(stored_key) or self._less_recent.get(stored_key)
-        if recent is not None:
-            return recent.value
         last_key, last_writes, last_value = self._last_read
         writes = self._writes
         if last_key == stored_key and last_writes == writes:  # a versioned put reads again what its handler has read
@@ -100,30 +90,17 @@ class LaneStore:
         encoded = self._db.get(_OFFSET_PREFIX + changelog.encode())
         return None if encoded is None else int(struct.unpack(">q", encoded)[0])
 
-    def apply(self, rows: Mapping[TableSpec, Mapping[bytes, Row]], offsets: Mapping[str, int]) -> None:
+    def apply(self, rows: Mapping[TableSpec, dict[bytes, Row]], offsets: Mapping[str, int]) -> None:
         """Step 7 of a commit: dirty rows and changelog offsets in one write batch."""
         batch = WriteBatch(raw_mode=True)
-        put = batch.put
-        written: dict[bytes, Row] = {}
-        size = 0
         for table, dirty in rows.items():
-            prefix = _prefix(table)
-            for key, row in dirty.items():
-                stored_key = prefix + key
-                written[stored_key] = row
-                if (encoded := row.encoded) is None:
-                    batch.delete(stored_key)
-                else:
-                    put(stored_key, encoded)
-                    size += len(encoded)
+            put_rows(batch, _prefix(table), dirty)
         self._write(batch, offsets)
-        self._remember(written, size)
 
     def restore(
         self, table: TableSpec, records: Iterable[tuple[bytes, bytes | None]], offsets: Mapping[str, int]
     ) -> None:
         """Apply changelog records (value None: deleted) and their offsets in one write batch."""
-        self._forget()
         prefix = _prefix(table)
         batch = WriteBatch(raw_mode=True)
         for key, value in records:
@@ -135,7 +112,7 @@ class LaneStore:
 
     def wipe(self) -> None:
         """Delete everything and start empty."""
-        self._forget()
+        self._writes += 2  # what was read last is no more
         self._db.close()
         shutil.rmtree(self.path, ignore_errors=True)
         self._db = Rdict(str(self.path), _options())
@@ -146,7 +123,7 @@ class LaneStore:
 
         For state that its changelog contradicts: should the changelog be what is wrong, this may be the only copy.
         """
-        self._forget()
+        self._writes += 2
         self._db.close()
         aside = self.path.with_name(f"{self.path.name}.set-aside")
         shutil.rmtree(aside, ignore_errors=True)
@@ -158,23 +135,6 @@ class LaneStore:
     def close(self) -> None:
         """Release the database's lock."""
         self._db.close()
-
-    def _remember(self, written: dict[bytes, Row], size: int) -> None:
-        """Keep rows of `size` encoded bytes that are in the database now; the older generation makes room."""
-        size += len(written) * _RECENT_ROW_BYTES
-        if size > _GENERATION_BYTES:
-            # More than a generation: its last rows. Older ones go: they would be read for those that are not kept.
-            self._forget()
-            dropped = len(written) - len(written) * _GENERATION_BYTES // size
-            written, size = dict(islice(written.items(), dropped, None)), _GENERATION_BYTES
-        elif self._recent_bytes + size > _GENERATION_BYTES:
-            self._less_recent, self._recent, self._recent_bytes = self._recent, {}, 0
-        self._recent.update(written)
-        self._recent_bytes += size
-
-    def _forget(self) -> None:
-        self._writes += 2
-        self._less_recent, self._recent, self._recent_bytes = {}, {}, 0  # in this order: readers look into both
 
     def _write(self, batch: WriteBatch, offsets: Mapping[str, int]) -> None:
         for changelog, offset in offsets.items():

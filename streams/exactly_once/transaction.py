@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.exactly_once.bulk import produce_rows, produce_sends
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.connections import TELL, ConnectionLog
 from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
@@ -32,8 +33,6 @@ from streams.exactly_once.table_spec import TableSpec
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """A transaction is open for milliseconds; this is how long a dead lane's can block readers if nobody takes over."""
-
-PARTITION_UNASSIGNED = -1  # librdkafka's: the partitioner chooses
 
 _STEP_TIMEOUT_S = 8.0  # within the transaction's time-out, so that the broker cannot abort behind our back first
 
@@ -210,19 +209,10 @@ class LaneProducer:
         """
         self._changelog_offsets = {}
         produce = self._producer.produce
-        for send in work.layer.sends:
-            partition = PARTITION_UNASSIGNED if send.partition is None else send.partition
-            if send.headers:
-                produce(send.topic, send.value, send.key, partition, headers=list(send.headers))
-            else:
-                produce(send.topic, send.value, send.key, partition)
-        partition, delivered = self._partition, self._on_changelog_delivery
+        produce_sends(produce, work.layer.sends)
         for table, rows in work.layer.rows.items():
-            if not rows:
-                continue
-            topic, last = work.changelogs[table], next(reversed(rows))
-            for key, row in rows.items():
-                produce(topic, row.encoded, key, partition, delivered if key is last else None)
+            if rows:
+                produce_rows(produce, work.changelogs[table], self._partition, rows, self._on_changelog_delivery)
 
     def _send_offsets(self, work: Work) -> None:
         """Step 4. The frozen generation goes with every transaction, also with those of timers alone."""

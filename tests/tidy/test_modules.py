@@ -33,6 +33,7 @@ SLEEPS = {
 ENVIRONMENT = {
     "ops/cli": "entry points build the settings",
     "ops/runtime/settings.py": "is what reads it",
+    "ops/compiled": "runs before anything else could tell it what to do",
     "ops/local": "starts processes with an environment",
     "tests": "start processes with an environment",
 }

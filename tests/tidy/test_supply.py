@@ -26,7 +26,7 @@ OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(home|root|work|Users)/\w")
 
 
 def test_each_python_requirement_is_pinned_with_hashes() -> None:
-    for name in ("installer", "runtime", "development"):
+    for name in ("installer", "runtime", "compiler", "zig", "development"):
         entries = re.split(r"\n(?=\S)", text(Path(f"ops/locks/{name}.txt")).strip())
         assert entries
         loose = [entry.splitlines()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry]

@@ -175,7 +175,7 @@ def _keep_positions(original: Any) -> Any:
 
 def _keep_inbox(original: Any) -> Any:
     def rewind(self: Any) -> None:
-        inbox = list(self.inbox)
+        inbox = self.inbox.waiting
         original(self)
         self.inbox.extend(inbox)
 

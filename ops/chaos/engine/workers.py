@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ops.chaos.engine.cluster import Cluster
 from ops.chaos.engine.topology import Topics
+from ops.compiled import finder
 
 ENGINE = "ops.chaos.engine.worker"
 STOCK = "ops.chaos.engine.stock"
@@ -79,7 +80,12 @@ class Workers:
         ]
         with worker.log.open("ab") as log_file:
             worker.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-u", "-m", self.module, *arguments], stdout=log_file, stderr=log_file, cwd=ROOT
+                [sys.executable, "-u", "-m", self.module, *arguments],
+                stdout=log_file,
+                stderr=log_file,
+                cwd=ROOT,
+                # What is compiled lets nobody replace its functions.
+                env=finder.environment_of_sources() if self.mutant else None,
             )
         return worker
 

@@ -12,14 +12,14 @@ from collections.abc import Callable
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from streams.agents.authorizations import authorizations
-from streams.agents.messages import message_of
-from streams.agents.payments import COMMANDS, OUTCOMES, Payments, PaymentsOutputs
+from streams.agents import authorizations as gateway
+from streams.agents.payments import COMMANDS, KINDS, OUTCOMES, Payments, PaymentsOutputs
 from streams.app import dead_letter_output
 from streams.domain import ids
 from streams.domain.commands import SettlementOutcome
 from streams.domain.envelope import Command
 from streams.domain.payment import Payment, PaymentRow, PaymentStatus, Transaction, TransactionType
+from streams.domain.requests import ProviderRequest
 from streams.exactly_once.records import Output, Record
 from streams.exactly_once.testing import Bench
 from streams.provider.breaker import BreakingProvider
@@ -29,7 +29,7 @@ from streams.provider.simulator import SimulatorProvider
 from tables.payments import payments_table
 from tests.unit.agents.codecs import offline_codec
 from tests.unit.domain.payments_in_states import GATEWAY, NOW_US, PAYMENT, confirm, create, envelope
-from topics.codec import Message, ValueMessage
+from topics.codec import Message
 
 TIMEOUT_MS = 5_000  # of the local stack
 KEY = PAYMENT.encode()
@@ -90,8 +90,9 @@ class Road:
             given_up=dead_letter_output("payment-worker", OUTCOMES, self.codec),
         )
         self.agent = Payments(self.table, outputs, partitions=6, entry_partitions=3)
-        self.gateway = authorizations(breaker, self._output(OUTCOMES), self, registry=self.registry)
-        self.requests: list[Message] = []
+        self.gateway = gateway.authorizations(breaker, self._output(OUTCOMES), self, registry=self.registry)
+        self._request = self.codec.value_decoder("provider.requests", gateway.KINDS)
+        self.requests: list[ProviderRequest] = []
         self.letters: list[Message] = []  # dead letters of operations that were given up
         self.give(create())
 
@@ -115,7 +116,7 @@ class Road:
 
     def give(self, *commands: Command) -> None:
         """Let the payment decide on a client's commands."""
-        self._decide(*(self._record(COMMANDS, message_of(command)) for command in commands))
+        self._decide(*(self._record(COMMANDS, self._data(COMMANDS, command)) for command in commands))
 
     def begin(self, token: str) -> None:
         """Step 5, with this token; the request waits for the gateway."""
@@ -149,7 +150,7 @@ class Road:
         record = self.bench.record("provider.requests", KEY, request)
         sent = await self.bench.effect_async(self.gateway, record)
         if not dies:
-            self._decide(*(self._record(OUTCOMES, self._message(send.topic, send.value)) for send in sent))
+            self._decide(*(self._record(OUTCOMES, send.value) for send in sent))
 
     def next_timer(self) -> None:
         """Nothing happens until the next timer."""
@@ -175,26 +176,25 @@ class Road:
             succeeded=result.error is None,
             error=result.error,
         )
-        self._decide(self._record(OUTCOMES, message_of(outcome)))
+        self._decide(self._record(OUTCOMES, self._data(OUTCOMES, outcome)))
         return result.error is None
 
     def _decide(self, *records: Record) -> None:
         for send in self.bench.decide(self.agent, *records):
             if send.topic == "provider.requests":
-                self.requests.append(self._message(send.topic, send.value))
+                self.requests.append(self._request(send.value))
             elif send.topic == "provider.outcomes.dlq":
-                self.letters.append(self._message(send.topic, send.value))
+                assert send.value is not None
+                self.letters.append(self.codec.decode(send.topic, send.value))
 
     def _output(self, topic: str) -> Output:
         return Output(topic, self.codec.encoder(topic))
 
-    def _record(self, topic: str, message: Message | ValueMessage) -> Record:
-        data = self.codec.encode(topic, message.name, message.fields)
-        return self.bench.record(topic, KEY, self._message(topic, data), data=data)
+    def _record(self, topic: str, data: bytes | None) -> Record:
+        return self.bench.record(topic, KEY, self.codec.value_decoder(topic, KINDS[topic])(data), data=data)
 
-    def _message(self, topic: str, value: bytes | None) -> Message:
-        assert value is not None
-        return self.codec.decode(topic, value)
+    def _data(self, topic: str, value: Command) -> bytes:
+        return self.codec.encode(topic, type(value).__name__, value)
 
 
 async def movements(gateway: aiohttp.ClientSession) -> list[str]:

@@ -13,7 +13,6 @@ import pytest
 
 from ops.runtime.clock import SystemClock
 from streams.agents.authorizations import authorizations
-from streams.agents.messages import message_of
 from streams.domain.envelope import Actor, ReplyTo
 from streams.domain.requests import AuthorizeRequest, ProviderRequest, RefundRequest, VoidRequest
 from streams.exactly_once.records import Output
@@ -42,7 +41,7 @@ class Gateway:
 
     async def ask(self, request: ProviderRequest) -> Message:
         """The one record that a request leads to."""
-        record = self._bench.record("provider.requests", b"pay_1", message_of(request))
+        record = self._bench.record("provider.requests", b"pay_1", request)
         [sent] = await self._bench.effect_async(self._handle, record)
         assert sent.key == b"pay_1"
         return self._codec.decode(TOPIC, sent.value)
@@ -168,5 +167,5 @@ async def test_a_refused_refund_is_an_outcome(agent: Gateway) -> None:
 async def test_a_record_of_a_later_release_is_passed_over(provider: SimulatorProvider, codec: Codec) -> None:
     bench = Bench()
     handle = authorizations(provider, Output(TOPIC, codec.encoder(TOPIC)), SystemClock())
-    record = bench.record("provider.requests", b"pay_1", Message("IncrementAuthorization", {}))
+    record = bench.record("provider.requests", b"pay_1", None)
     assert await bench.effect_async(handle, record) == []

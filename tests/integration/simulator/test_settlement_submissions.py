@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from ops.runtime.clock import SystemClock
-from streams.agents.messages import message_of
 from streams.agents.settlement_submissions import SettlementSubmissions
 from streams.domain import ids
 from streams.domain.envelope import BATCH_PROCESSOR
@@ -111,7 +110,7 @@ class Chunk:
             first_payment_id="pay_1",
             last_payment_id="pay_3",
         )
-        return self.bench.record("settlement.requests", KEY, message_of(request))
+        return self.bench.record("settlement.requests", KEY, request)
 
     async def run(self, record: Record) -> list[dict[str, Any]]:
         """The outcomes that a record leads to, as fields."""

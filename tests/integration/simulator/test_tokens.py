@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
+import msgspec
 import pytest
 
 from ops.runtime.clock import SystemClock
@@ -20,7 +21,6 @@ from streams.provider.simulator import SimulatorProvider
 from tests.integration.simulator.conftest import SettingsOf
 from tests.integration.simulator.road import Road, movements
 from tests.unit.domain.payments_in_states import cancel, refund
-from topics.codec import Message
 
 AUTHORIZATION, VOID, REFUND = TransactionType.AUTHORIZATION, TransactionType.VOID, TransactionType.REFUND
 DECIDED_MS_MAX = 45_000  # the contract's
@@ -212,7 +212,7 @@ async def test_an_open_circuit_is_waited_for_and_counts_no_attempt(
     road.provider.queries_to_fail = CircuitPolicy().failures_max
     road.begin("pm_card_visa")
     (request,) = road.requests
-    road.requests = [Message(request.name, {**request.fields, "query_first": True})]
+    road.requests = [msgspec.structs.replace(request, query_first=True)]
     for _ in range(CircuitPolicy().failures_max):  # as the questions of so many other payments would
         await road.call(dies=True)
     road.requests = [request]

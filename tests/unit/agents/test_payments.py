@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from streams.agents.messages import message_of
-from streams.agents.payments import CLOSINGS, COMMANDS, GIVEN_UP, INTAKE, OUTCOMES, Payments, PaymentsOutputs
+from streams.agents.payments import CLOSINGS, COMMANDS, GIVEN_UP, INTAKE, KINDS, OUTCOMES, Payments, PaymentsOutputs
 from streams.app import dead_letter_output
 from streams.domain import ids
-from streams.domain.commands import CloseSettlementDay
+from streams.domain.commands import AttemptFailed, CloseSettlementDay
 from streams.domain.envelope import Actor, Command
 from streams.domain.payment import PaymentRow, PaymentStatus, TransactionStatus, TransactionType
 from streams.exactly_once.effects import Effects
@@ -68,7 +67,7 @@ class PaymentsBench:
         """The record of a command, decoded from its own bytes."""
         message = message_of(command)
         data = self.codec.encode(topic, message.name, message.fields)
-        return self.bench.record(topic, key, self.codec.decode(topic, data), data=data)
+        return self.bench.record(topic, key, self.codec.value_decoder(topic, KINDS[topic])(data), data=data)
 
     def give(self, *records: Record) -> list[tuple[Send, Message]]:
         """Decide one batch: what was sent, with its messages."""
@@ -200,12 +199,9 @@ def test_an_operation_that_is_given_up_is_a_dead_letter_with_its_cause_whose_rep
         KEY,
     )
     value = letter.fields["value"]
-    read = payments.codec.decode(OUTCOMES, value)
-    assert (read.name, read.fields["attempt"], read.fields["transaction_id"]) == (
-        "AttemptFailed",
-        5,
-        given_up.transaction_id,
-    )
+    read = payments.codec.value_decoder(OUTCOMES, KINDS[OUTCOMES])(value)
+    assert isinstance(read, AttemptFailed)
+    assert (read.attempt, read.transaction_id) == (5, given_up.transaction_id)
 
     before, armed = payments.row, payments.bench.timers()
     assert payments.names(payments.bench.record(OUTCOMES, KEY, read, data=value)) == ["CommandRepeated"]
@@ -250,7 +246,7 @@ def test_a_record_under_another_key_is_poison_and_leaves_no_trace(payments: Paym
 
 
 def test_a_type_of_a_newer_release_is_skipped(payments: PaymentsBench) -> None:
-    assert payments.give(payments.bench.record(COMMANDS, KEY, Message("SplitPayment", {}))) == []
+    assert payments.give(payments.bench.record(COMMANDS, KEY, None)) == []
 
 
 def _fail(payments: PaymentsBench, record: Record) -> list[tuple[Send, Message]]:
@@ -342,12 +338,6 @@ def test_each_put_names_the_revision_that_it_replaces(payments: PaymentsBench) -
     assert named == [0, 1, 2]
 
 
-def test_a_record_whose_fields_make_no_command_is_poison(payments: PaymentsBench) -> None:
-    broken = Message("CreatePayment", {**msgspec.to_builtins(create(), builtin_types=(bytes,)), "amount": "much"})
-    with pytest.raises(Poison, match="CreatePayment"):
-        payments.give(payments.bench.record(COMMANDS, KEY, broken))
-
-
 def test_commands_survive_the_wire(payments: PaymentsBench) -> None:
     command = confirm()
-    assert msgspec.convert(payments.record(command).value.fields, type(command), strict=False) == command
+    assert payments.record(command).value == command

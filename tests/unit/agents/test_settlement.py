@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streams.agents.messages import message_of
-from streams.agents.settlement import STEPS_MAX, Settlement, SettlementOutputs
+from streams.agents.settlement import KINDS, STEPS_MAX, Settlement, SettlementOutputs
 from streams.domain import ids
 from streams.domain.envelope import PAYMENT_WORKER
 from streams.domain.settlement import (
@@ -100,7 +100,7 @@ class SettlementBench:
         message = message_of(command)
         key = "barrier" if isinstance(command, DayBarrier) else f"{command.merchant_id}:{command.currency}"
         topic = "settlement.entries"
-        decoded = self.codec.decode(topic, self.codec.encode(topic, message.name, message.fields))
+        decoded = self.codec.value_decoder(topic, KINDS)(self.codec.encode(topic, message.name, message.fields))
         return self.bench.record(topic, key.encode(), decoded)
 
     def give(self, *commands: SettlementCommand) -> list[Message]:

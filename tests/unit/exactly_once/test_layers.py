@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.exactly_once.errors import EffectRefused, VersionConflict
-from streams.exactly_once.layers import Layers, Stage
+from streams.exactly_once.layers import Layer, Layers, Row, Stage
 from streams.exactly_once.records import Output, Record
 from streams.exactly_once.table_spec import TableSpec, prefix_end
 from streams.exactly_once.testing import Bench, MemoryBase
@@ -49,6 +49,43 @@ def test_an_undeclared_output_and_an_oversize_record_are_refused_where_they_are_
 def test_a_timer_of_an_agent_without_timers_is_refused() -> None:
     with pytest.raises(EffectRefused, match="timers=True"):
         stage_over(Layers(MemoryBase())).set_timer(b"k", "t", 1)
+
+
+class NoBase(MemoryBase):
+    """A base whose rows are all of another time: what is read from it is seen."""
+
+    def get(self, table: TableSpec, key: bytes) -> str:
+        return "from the base"
+
+
+def commit(layers: Layers, rows: dict[bytes, Row]) -> None:
+    layers.promoted.absorb(Layer({ROWS: rows}))
+    layers.begin_commit()
+    layers.end_commit()
+
+
+def test_rows_committed_last_are_served_as_they_were_written_and_make_room_for_newer_ones() -> None:
+    layers, big = Layers(NoBase()), b"x" * 10_000
+    commit(layers, {b"%03d" % number: Row(number, big) for number in range(200)})
+    assert layers.get(ROWS, b"199") == 199
+    assert layers.get(ROWS, b"000") == "from the base", "two megabytes were kept"
+    for number in range(200, 400):
+        commit(layers, {b"%03d" % number: Row(number, big)})
+    assert layers.get(ROWS, b"399") == 399
+    assert layers.get(ROWS, b"199") == "from the base"
+
+
+def test_what_was_deleted_or_written_anew_hides_what_is_kept_of_it() -> None:
+    layers, big = Layers(NoBase()), b"x" * 300_000
+    commit(layers, {b"a": Row(1, b"1"), b"b": Row(1, b"1")})
+    for number in range(2):  # the rows above come to lie in the older generation
+        commit(layers, {b"big%d" % number: Row(0, big)})
+    assert layers.get(ROWS, b"a") == 1
+    commit(layers, {b"a": Row(None, None), b"b": Row(2, b"2")})
+    assert (layers.get(ROWS, b"a"), layers.get(ROWS, b"b")) == (None, 2)
+    commit(layers, {b"b": Row(3, b"3"), **{b"%04d" % number: Row(0, big) for number in range(10)}})
+    assert layers.get(ROWS, b"b") == "from the base", "more was written at once than is kept: older rows are not seen"
+    assert layers.get(ROWS, b"a") == "from the base"
 
 
 def test_prefix_end_is_the_first_key_behind_the_prefix() -> None:

@@ -64,39 +64,6 @@ def test_a_deleted_row_is_gone(tmp_path: Path) -> None:
     assert store.offset("rows-changelog") == 8
 
 
-def test_rows_written_last_are_served_as_they_were_written_and_make_room_for_newer_ones(tmp_path: Path) -> None:
-    store = LaneStore(tmp_path / "lane")
-    decoded: list[bytes] = []
-
-    def decode(encoded: bytes) -> bytes:
-        decoded.append(encoded)
-        return encoded
-
-    table = TableSpec("counted", encode=bytes, decode=decode)
-    big = b"x" * 10_000
-    store.apply({table: {b"%03d" % number: Row(big, big) for number in range(200)}}, {})
-    assert store.get(table, b"199") == big
-    assert decoded == []
-    assert store.get(table, b"000") == big
-    assert decoded == [big], "two megabytes were kept"
-    store.restore(table, [(b"199", b"restored")], {})
-    assert store.get(table, b"199") == b"restored"
-
-
-def test_what_was_deleted_or_written_anew_hides_what_is_kept_of_it(tmp_path: Path) -> None:
-    store = LaneStore(tmp_path / "lane")
-    big = b"x" * 150_000
-    store.apply({ROWS: {b"a": Row(b"old", b"old"), b"b": Row(b"old", b"old")}}, {})
-    for number in range(3):  # the rows above come to lie in the older generation
-        store.apply({ROWS: {b"big%d" % number: Row(big, big)}}, {})
-    store.apply({ROWS: {b"a": Row(None, None), b"b": Row(b"new", b"new")}}, {})
-    assert (store.get(ROWS, b"a"), store.get(ROWS, b"b")) == (None, b"new")
-    everything = {b"%04d" % number: Row(big, big) for number in range(10)}
-    store.apply({ROWS: {b"b": Row(b"newest", b"newest"), **everything}}, {})
-    assert store.get(ROWS, b"b") == b"newest", "more was written at once than is kept"
-    assert store.get(ROWS, b"a") is None
-
-
 def test_a_row_is_read_once_for_two_looks_and_again_after_a_write(tmp_path: Path) -> None:
     decoded: list[bytes] = []
 

@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from ops.runtime.encryption import DataKeys
 from ops.runtime.secrets import SecretKey, SecretKeys
-from streams.agents.messages import message_of
 from streams.agents.webhooks import SHARE_MAX, Webhooks
 from streams.domain.delivery import BatchSummary, FeedEvent
 from streams.domain.payment import Payment, PaymentStatus, PersonalData
@@ -157,7 +156,7 @@ class Dispatcher:
             "feed_sequence": self._position,
         }
         event = FeedEvent(**{**fields, **changes})
-        return self.bench.record("merchants.events", event.merchant_id.encode(), message_of(event))
+        return self.bench.record("merchants.events", event.merchant_id.encode(), event)
 
     async def run(self, record: Record) -> None:
         for sent in await self.bench.effect_async(self.handle, record):

@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from ops.bench.engine.workload import BALANCE, HEADER, MOVEMENT
-from topics.avro_reader import body_reader
-from topics.avro_writer import body_writer
+from topics.avro_bodies import body_reader, body_writer
 from topics.schemas import parsed
 
 _read = body_reader(parsed(MOVEMENT))
