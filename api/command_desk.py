@@ -8,7 +8,7 @@ import msgspec
 
 from api.calls import Call
 from api.payment_views import payment_id_of
-from api.ports import CommandLog
+from api.ports import ClientCommand, CommandLog
 from api.problems import unavailable
 from api.replies import CommandReply, ReplyBoard, Waiting
 from ops.runtime.secrets import SecretKeys
@@ -30,19 +30,16 @@ class CommandDesk:
         self._board = board
         self._fingerprint_keys = [FingerprintKey(key_id=key.id, secret=key.key) for key in fingerprint_keys.all]
 
-    async def decide(
-        self, call: Call, command: commands.MerchantCommand | commands.CreatePayment, waiting: Waiting
-    ) -> CommandReply | None:
+    async def decide(self, call: Call, command: ClientCommand, waiting: Waiting) -> CommandReply | None:
         """Makes the command durable and waits for its reply; None when none comes in time. Raises Problem."""
         if not self._board.is_listening:
             raise unavailable("no answer could be heard yet")
         timeout_s = self._settings.reply_timeout_s
-        fields = msgspec.to_builtins(command, builtin_types=(bytes,))
         backlog = self._board.backlog
         backlog.admit()
         backlog.sent(call.request_id)
         try:
-            delivery = self._log.send(type(command).__name__, command.payment_id, fields, waiting.give_up)
+            delivery = self._log.send(command, waiting.give_up)
             reply = await waiting.next(call.seconds_left(min(timeout_s, DURABLE_TIMEOUT_S)))
             if reply is None and not delivery.is_durable:
                 raise unavailable("the command could not be made durable in time")

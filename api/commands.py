@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from api.ports import Delivery
+from api.ports import ClientCommand, Delivery
 from api.problems import Problem
 from ops.runtime.logs import logger
 from ops.runtime.settings import Settings
@@ -26,8 +25,8 @@ TOPIC = "payments.commands"
 DELIVERY_TIMEOUT_S = 1.8  # a client hears 503 within 2 s
 REPORTS_PAUSE_S = 0.05  # reports are heard in batches: a thread that wakes for each takes the loop's time
 
-Encode = Callable[[str, Mapping[str, Any]], bytes]
-"""(record name, fields) -> the record in the wire format of `payments.commands`."""
+Encode = Callable[[ClientCommand], bytes]
+"""A command in the wire format of `payments.commands`."""
 
 
 class CommandProducer:
@@ -76,7 +75,7 @@ class CommandProducer:
             await asyncio.to_thread(self._thread.join)
             await asyncio.to_thread(self._producer.flush, DELIVERY_TIMEOUT_S + 0.5)
 
-    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
+    def send(self, command: ClientCommand, undelivered: Callable[[], None]) -> Delivery:
         """Hands the command to librdkafka. Raises Problem overloaded."""
         assert self._producer is not None
         assert self._loop is not None
@@ -91,10 +90,10 @@ class CommandProducer:
                 logger().warning("command not delivered", reason=error.name())
                 loop.call_soon_threadsafe(undelivered)
 
-        value = self._encode(record, fields)
+        value = self._encode(command)
         failpoint("before_command")
         try:
-            self._producer.produce(TOPIC, value, key.encode(), on_delivery=report)
+            self._producer.produce(TOPIC, value, command.payment_id.encode(), on_delivery=report)
         except BufferError:
             raise Problem("overloaded", "too many commands wait to be sent") from None
         return delivery

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from streams.domain.commands import CreatePayment, MerchantCommand
 from streams.domain.payment import Payment
 
 
@@ -40,11 +41,16 @@ class Delivery:
         self.is_durable = False  # every in-sync replica has it
 
 
+ClientCommand = CreatePayment | MerchantCommand
+
+
 class CommandLog(Protocol):
     """Where commands become durable (step 1, Accept)."""
 
-    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
-        """Sends a command; its delivery is known later, and `undelivered` called on the event loop when it failed.
+    def send(self, command: ClientCommand, undelivered: Callable[[], None]) -> Delivery:
+        """Sends a command under its payment's id.
+
+        Its delivery is known later, and `undelivered` called on the event loop when it failed.
 
         Raises Problem `overloaded` when too many wait to be sent.
         """

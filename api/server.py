@@ -8,10 +8,9 @@ before its answer can be given.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from api.admission import Backlog
@@ -28,6 +27,7 @@ from api.limits import RateLimits
 from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
+from api.ports import ClientCommand
 from api.problems import refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import TOPIC as REPLIES
@@ -46,6 +46,7 @@ from ops.runtime.service import Component, Service
 from ops.runtime.service import run as run_service
 from ops.runtime.settings import Settings
 from ops.runtime.tls import server_context
+from streams.domain.commands import CancelPayment, ConfirmPayment, CreatePayment, RefundPayment
 from tables.records.errors import RecordsUnavailable
 from tables.records.store import RecordStore, open_store
 from topics.codec import Codec
@@ -162,22 +163,17 @@ async def _check_records(store: RecordStore) -> None:
 
 
 def _command_encoder(codec: Codec) -> Encode:
-    names = ("CreatePayment", "ConfirmPayment", "CancelPayment", "RefundPayment")
-    encoders = {name: codec.record_encoder(COMMANDS, name) for name in names}
+    kinds = (CreatePayment, ConfirmPayment, CancelPayment, RefundPayment)
+    encoders = {kind: codec.record_encoder(COMMANDS, kind.__name__) for kind in kinds}
 
-    def encode(record: str, fields: Mapping[str, Any]) -> bytes:
-        return encoders[record](fields)
+    def encode(command: ClientCommand) -> bytes:
+        return encoders[type(command)](command)
 
     return encode
 
 
 def _reply_decoder(codec: Codec) -> Callable[[bytes], CommandReply]:
-    decode_message = codec.decoder(REPLIES)
-
-    def decode(data: bytes) -> CommandReply:
-        return msgspec.convert(decode_message(data).fields, CommandReply, strict=False)
-
-    return decode
+    return codec.value_decoder(REPLIES, {"CommandReply": CommandReply})
 
 
 def _with_openapi(title: str, routes: list[Route], access: Access) -> list[Route]:

@@ -138,6 +138,9 @@ def _durability_and_size() -> dict[str, Any]:
         "concurrent_counter_writes": 2,
         "native_transport_max_threads": 32,
         "concurrent_compactors": 1,
+        # What tables/records/write_groups.py puts into one request is meant; the defaults would warn of each.
+        "batch_size_warn_threshold": "32KiB",
+        "unlogged_batch_across_partitions_warn_threshold": 64,
         "auto_snapshot": False,
         "disk_failure_policy": "die",
         "commit_failure_policy": "die",

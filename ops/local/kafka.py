@@ -45,8 +45,10 @@ def server_properties(home: Home, config: StackConfig, ports: Ports, node: int) 
         "log.dirs": home.path("data", f"kafka-{node}"),
         **_security(home),
         # Kept small: a laptop runs this beside everything else.
-        "num.network.threads": 2,
-        "num.io.threads": 4,
+        "num.network.threads": 1,
+        "num.io.threads": 2,
+        "group.coordinator.threads": 1,
+        "share.coordinator.threads": 1,
         "num.replica.fetchers": 1,
         "num.recovery.threads.per.data.dir": 2,
         "background.threads": 2,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from types import FrameType
 
 from ops.local import kafka
 from ops.local.layout import Home, cache_directory
+from ops.local.patient_start import become
 
 FENCED = b"Fencing broker "
 COMMITTED = b"publishing new image"
@@ -88,8 +88,7 @@ def main() -> None:
     if config.nodes == 1 and kafka.was_killed(home, node):
         fence(kafka.controller_command(home, cache, node))
     sys.stdout.flush()
-    command = kafka.start_command(home, cache, node)
-    os.execv(command[0], command)  # noqa: S606 - it keeps our process id, which the supervisor knows
+    become(kafka.start_command(home, cache, node))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _cassandra(home: Home, cache: Path, config: StackConfig, ports: Ports) -> li
         Unit(
             name="cassandra",
             instance=node,
-            argv=cassandra.start_command(home, cache, config, node),
+            argv=[sys.executable, "-m", "ops.local.patient_start", *cassandra.start_command(home, cache, config, node)],
             after=first_boot,
             log=home.log("cassandra", node),
             ready=lambda node=node: cassandra.is_ready(home, ports, node),  # type: ignore[misc]

@@ -11,6 +11,7 @@ moved or cancelled by the other. A timer that finds nothing due does nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,7 +129,7 @@ class Webhooks:
             effects.put(DELIVERIES, undistributed_key(event), Undistributed(event=event))
             return
         try:
-            endpoints = await self._directory.of_merchant(event.merchant_id, since_ms=record.timestamp_ms)
+            endpoints = await self._directory.of_merchant(event.merchant_id, since_s=record.received_s)
         except RecordsUnavailable:
             effects.put(DELIVERIES, undistributed_key(event), Undistributed(event=event))
             effects.set_timer(record.key, DISTRIBUTE, self._now_ms() + OUTAGE_RETRY_MS)
@@ -138,7 +139,7 @@ class Webhooks:
     async def _distribute_waiting(self, record: Record, state: State, effects: Effects) -> None:
         merchant_id = record.key.decode()
         try:
-            endpoints = await self._directory.of_merchant(merchant_id, since_ms=self._now_ms())
+            endpoints = await self._directory.of_merchant(merchant_id, since_s=math.inf)
         except RecordsUnavailable:
             effects.set_timer(record.key, DISTRIBUTE, self._now_ms() + OUTAGE_RETRY_MS)
             return

@@ -46,6 +46,7 @@ class EffectorLane(Lane):
         self._read: dict[Partition, int] = dict(self.positions)
         self._waiting: dict[bytes, deque[Running]] = {}  # per busy key, what comes after the one that runs
         self._running: set[Running] = set()
+        self._launched: list[Running] = []  # of them, those whose handlers are about to run
 
     @property
     def in_hand(self) -> int:
@@ -72,6 +73,7 @@ class EffectorLane(Lane):
             if not self._take_one():
                 break
             worked = True
+        self._spawn()
         return worked
 
     def complete(self, running: Running) -> None:
@@ -94,11 +96,12 @@ class EffectorLane(Lane):
             self._close_offset((record.topic, self.partition), record.offset)
         self.metrics.records.inc()
         self._next_of_key(record.key)
+        self._spawn()
 
     def rewind(self) -> None:
         """As Lane.rewind; handlers that run are cancelled, and what they still report is ignored."""
         self._cancel_running()
-        self._open, self._waiting, self._running = {}, {}, set()
+        self._open, self._waiting, self._running, self._launched = {}, {}, set(), []
         self.timers.busy.clear()
         super().rewind()
         self._read = dict(self.positions)
@@ -156,9 +159,18 @@ class EffectorLane(Lane):
             running.stage = self._new_stage()
             self._finished(self, running)
             return
+        self._launched.append(running)
+
+    def _spawn(self) -> None:
+        """Run the handlers of what was launched: the event loop is woken once for all of them."""
+        if not self._launched:
+            return
+        launched, self._launched = self._launched, []
 
         def spawn() -> None:
-            running.task = asyncio.get_running_loop().create_task(self._handle(running))
+            loop = asyncio.get_running_loop()
+            for running in launched:
+                running.task = loop.create_task(self._handle(running))
 
         self._start(spawn)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
@@ -81,9 +82,10 @@ class Inbox:
         self.failure = None
         records: list[Record] = []
         stop = min(self._at + most, len(self._messages))
+        now_s = time.monotonic()
         while self._at < stop:
             try:
-                record = self._record(self._messages[self._at])
+                record = self._record(self._messages[self._at], now_s)
             except Exception as error:
                 self.failure = error
                 break
@@ -91,7 +93,7 @@ class Inbox:
             self._at += 1
         return records
 
-    def _record(self, message: Any) -> Record:
+    def _record(self, message: Any, now_s: float) -> Record:
         """Raises Poison for what means nothing, and whatever else the topic's decoder raises."""
         topic: str = message.topic()
         timestamp_ms: int = message.timestamp()[1]
@@ -111,6 +113,7 @@ class Inbox:
             timestamp_ms,
             tuple(headers) if headers else (),
             value,
+            now_s,
         )
 
 

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 FETCH_MAX = 2_000  # records taken from librdkafka in one go
 INBOX_HIGH = 8_000  # back-pressure: a lane with more in hand is paused ...
 INBOX_LOW = 2_000  # ... and resumed below this
-BUSY_POLL_S = 0.002  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
+BUSY_POLL_S = 0.001  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
 LAG_EVERY_S = 5.0
 
@@ -80,6 +80,9 @@ class Pump:
         self._backlog = False
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
+        self._fed = False  # the last fetch brought something
+        self._poll_s = IDLE_POLL_S
+        self._look_again_s = 0.0  # monotonic
         self.progressed_at = time.monotonic()
         self._executor = clients.executor()
         self._thread = threading.Thread(target=self._run, name="lane-pump", daemon=True)
@@ -140,6 +143,9 @@ class Pump:
         try:
             while not self._stopping:
                 self._turn()
+                while not self._has_news() and time.monotonic() < self._look_again_s:
+                    self._fetch(self._poll_s)  # no lane can have anything to do
+                    self.progressed_at = time.monotonic()
         except LaneLost as error:
             self._failed = True
             self._on_lost(error)
@@ -163,22 +169,35 @@ class Pump:
         self._end_drains()
         self._flow()
         self._watch_commits()
-        self._fetch(0.0 if worked else self._patience_s())
+        self._plan_ahead(worked)
+        self._fetch(self._poll_s)
         self.progressed_at = time.monotonic()
 
-    def _patience_s(self) -> float:
-        """How long to wait for a record: briefly while something is in flight, else until a commit or timer is due."""
-        if self._drains or any(lane.committing or lane.in_hand for lane in self._lanes):
-            return BUSY_POLL_S
-        waits_s = [due_in_s for lane in self._lanes if (due_in_s := lane.commit_due_in_s()) is not None]
-        due_ms = [at for lane in self._lanes if (at := lane.idle_until_ms()) is not None]
-        if due_ms:
-            waits_s.append(max(0.0, (min(due_ms) - self._clock_ms()) / 1000))
-        return min([IDLE_POLL_S, *waits_s])
+    def _plan_ahead(self, worked: bool) -> None:
+        """When the lanes must be looked at again though nothing has come, and how long to wait for a record meanwhile:
+        briefly while a commit or handler is in flight, else until a commit or timer is due."""
+        waits_s = [IDLE_POLL_S]
+        if worked:
+            waits_s.append(0.0)
+        elif self._drains:
+            waits_s.append(BUSY_POLL_S)
+        else:
+            waits_s += [due_in_s for lane in self._lanes if (due_in_s := lane.commit_due_in_s()) is not None]
+            due_ms = [at for lane in self._lanes if (at := lane.idle_until_ms()) is not None]
+            if due_ms:
+                waits_s.append(max(0.0, (min(due_ms) - self._clock_ms()) / 1000))
+        self._look_again_s = time.monotonic() + min(waits_s)
+        if any(lane.committing or lane.in_hand for lane in self._lanes):
+            waits_s.append(BUSY_POLL_S)
+        self._poll_s = min(waits_s)
+
+    def _has_news(self) -> bool:
+        return bool(self._fed or self._commits or self._handled or self._commands or self._stopping)
 
     def _fetch(self, patience_s: float) -> None:
         first = self._consumer.poll(patience_s)
         messages = [] if first is None else [first, *self._consumer.consume(FETCH_MAX, 0)]
+        self._fed = bool(messages)
         self._note_backlog(len(messages) > FETCH_MAX)
         fetched, errors = runs(messages)
         for run in fetched:

@@ -19,9 +19,12 @@ class Record:
 
     `value` is what the input's decoder returned (for a timer: TimerFired). `timestamp_ms` is the broker's append time
     for a Kafka record and the lane's clock for a timer: handlers take time from here and nowhere else.
+
+    `received_s` is for effectors alone: when this process took the record up, by its monotonic clock. What is read of
+    the world after that knows all that was so when the record was appended.
     """
 
-    __slots__ = ("data", "headers", "key", "offset", "partition", "timestamp_ms", "topic", "value")
+    __slots__ = ("data", "headers", "key", "offset", "partition", "received_s", "timestamp_ms", "topic", "value")
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Record:
         timestamp_ms: int,
         headers: tuple[tuple[str, bytes], ...] = (),
         data: bytes | None = None,  # what `value` was decoded from, for dead letters; None for a timer
+        received_s: float = 0.0,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -42,6 +46,7 @@ class Record:
         self.timestamp_ms = timestamp_ms
         self.headers = headers
         self.data = data
+        self.received_s = received_s
 
     def __repr__(self) -> str:
         return f"Record({self.topic}-{self.partition} @ {self.offset}, key={self.key!r}, value={self.value!r})"

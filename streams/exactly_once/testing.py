@@ -62,7 +62,7 @@ class Bench:
         """The next record of `topic`, appended now unless said otherwise; `data` is what `value` was decoded from."""
         offset = self._offsets[topic] = self._offsets.get(topic, -1) + 1
         at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
-        return Record(topic, self.partition, offset, key, value, at_ms, data=data)
+        return Record(topic, self.partition, offset, key, value, at_ms, data=data, received_s=self.now_ms / 1000)
 
     def decide(self, handler: Decider, *records: Record) -> list[Send]:
         """Run a decider over one batch and commit it; returns what this batch sent."""

@@ -21,8 +21,6 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionPolicy, TokenAwarePolicy
 from cassandra.protocol import SyntaxException
 from cassandra.query import (
-    BatchStatement,
-    BatchType,
     BoundStatement,
     PreparedStatement,
     SimpleStatement,
@@ -31,6 +29,7 @@ from cassandra.query import (
 )
 
 from tables.records.errors import RecordsRefused, RecordsUnavailable
+from tables.records.write_groups import WriteGroups
 
 REQUEST_TIMEOUT_S = 1.5  # a client has its answer, or its 503, in 2 s
 DDL_TIMEOUT_S = 30.0
@@ -116,6 +115,7 @@ class RecordsSession:
         self._session.use_client_timestamp = False  # every plain write names its own: no host's clock takes part
         self._loop = loop
         self._completions = _Completions(loop)
+        self._groups = WriteGroups(loop, self._send)
         self._prepared: dict[str, PreparedStatement] = {}
         self._preparing: dict[str, asyncio.Task[PreparedStatement]] = {}
 
@@ -160,17 +160,7 @@ class RecordsSession:
         Returns when all are acknowledged. Raises RecordsUnavailable or RecordsRefused when one is not: the others may
         have been applied.
         """
-        statements = [await self._bind_mutation(mutation) for mutation in mutations]
-        started = [self._start(statement, self._timeout_s) for statement in statements]
-        try:
-            await asyncio.wait([waiter for waiter, _ in started])
-        finally:
-            failures = [waiter.exception() for waiter, _ in started if waiter.done()]  # seen, or asyncio complains
-            for waiter, _ in started:
-                waiter.cancel()  # of a caller that was cancelled
-        for failure in failures:
-            if failure is not None:
-                raise _translate(failure) from failure
+        await self._groups.write([[await self._bind(*statement) for statement in mutation] for mutation in mutations])
 
     async def pages(self, cql: str, values: Sequence[Any] = ()) -> AsyncIterator[list[Row]]:
         """The rows of one statement, PAGE_ROWS at a time."""
@@ -196,10 +186,7 @@ class RecordsSession:
         waiter, response = self._start(
             SimpleStatement(cql, keyspace=self.keyspace if in_keyspace else None), DDL_TIMEOUT_S
         )
-        try:
-            rows = await waiter
-        except Exception as error:
-            raise _translate(error) from error
+        rows = await waiter
         if not response.is_schema_agreed:  # the driver has waited for it
             raise RecordsUnavailable("the nodes do not agree on the schema")
         return rows or []
@@ -235,32 +222,26 @@ class RecordsSession:
         except Exception as error:  # the driver's serialisers raise what they like; no I/O happens in them
             raise RecordsRefused(f"{error} in {cql}") from error
 
-    async def _bind_mutation(self, mutation: Mutation) -> Statement:
-        if len(mutation) == 1:
-            return await self._bind(*mutation[0])
-        batch = BatchStatement(batch_type=BatchType.UNLOGGED, consistency_level=ConsistencyLevel.LOCAL_QUORUM)
-        for cql, values in mutation:
-            batch.add(await self._bind(cql, values))
-        return batch
-
     async def _run(
         self, statement: Statement, timeout_s: float, paging_state: bytes | None = None
     ) -> tuple[list[Row], Any]:
         waiter, response = self._start(statement, timeout_s, paging_state)
-        try:
-            rows = await waiter
-        except Exception as error:
-            raise _translate(error) from error
+        rows = await waiter
         return rows or [], response._paging_state  # the driver's public accessor blocks for the result
 
+    def _send(self, statement: Statement) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = self._start(statement, self._timeout_s)[0]
+        return answer
+
     def _start(self, statement: Statement, timeout_s: float, paging_state: bytes | None = None) -> Any:
+        """(future of the rows, the driver's response). Both this and the future raise our errors."""
         waiter: asyncio.Future[Any] = self._loop.create_future()
         put = self._completions.put
         try:
             response = self._session.execute_async(statement, timeout=timeout_s, paging_state=paging_state)
         except Exception as error:
             raise _translate(error) from error
-        response.add_callbacks(lambda rows: put(waiter, rows, None), lambda error: put(waiter, None, error))
+        response.add_callbacks(lambda rows: put(waiter, rows, None), lambda error: put(waiter, None, _translate(error)))
         return waiter, response
 
 
@@ -299,4 +280,6 @@ def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
 def _translate(error: BaseException) -> Exception:
     """Ours for the driver's. Unauthorized counts as an outage: permission caches fail so while nodes recover."""
     kind = RecordsRefused if isinstance(error, InvalidRequest | SyntaxException) else RecordsUnavailable
-    return kind(f"{type(error).__name__}: {error}")
+    ours = kind(f"{type(error).__name__}: {error}")
+    ours.__cause__ = error
+    return ours

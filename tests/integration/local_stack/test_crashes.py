@@ -53,6 +53,13 @@ def running(name: str, *, restarts: int = 0) -> Callable[[StackState], UnitState
     )
 
 
+def has_a_server(name: str) -> Callable[[StackState], UnitState | None]:
+    """Finds the first step of that name once it has started the server that it needs."""
+    return lambda state: next(
+        (u for u in state.units if u.name == name and u.pid and psutil.Process(u.pid).children()), None
+    )
+
+
 def up(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return payments("up", "--detach", "--servers-only", *arguments, home=home.root, timeout=240)
 
@@ -61,9 +68,7 @@ def test_start_that_was_killed_halfway_is_healed_by_the_next(home: Home) -> None
     base = str(free_port_base(servers_only=True))
     argv = ["up", "--home", str(home.root), "--detach", "--servers-only", "--port-base", base]
     starting = subprocess.Popen([sys.executable, "-m", "ops.cli.main", *argv], stderr=subprocess.DEVNULL)
-    first_boot = until(
-        lambda state: next((u for u in state.units if u.name == "cassandra-first-boot" and u.pid), None), home
-    )
+    first_boot = until(has_a_server("cassandra-first-boot"), home)  # what else runs by now may end by itself
     state = read_state(home)
     assert state is not None
     assert state.supervisor_pid is not None

@@ -31,7 +31,7 @@ from api.limits import RateLimits
 from api.merchants import Merchants
 from api.openapi import OpenApi
 from api.payments import payment_routes
-from api.ports import Delivery
+from api.ports import ClientCommand, Delivery
 from api.problems import Problem, refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
@@ -202,24 +202,23 @@ class Log:
         self._records = records
         self._board = board
         self._clock = clock
-        self.published: list[tuple[str, Mapping[str, Any]]] = []
+        self.published: list[ClientCommand] = []
         self.away = False  # Kafka does not answer
         self.reports = True  # and the producer has given up; without, it still tries
         self.arrived = asyncio.Event()
         self.silent = False  # commands are kept, nobody decides them
         self.last_closed_date: str | None = None
 
-    def send(self, record: str, key: str, fields: Mapping[str, Any], undelivered: Callable[[], None]) -> Delivery:
+    def send(self, command: ClientCommand, undelivered: Callable[[], None]) -> Delivery:
         delivery = Delivery()
         if self.away:
             if self.reports:
                 asyncio.get_running_loop().call_soon(undelivered)
             return delivery
         delivery.is_durable = True
-        assert key == fields["payment_id"]
-        self.published.append((record, fields))
+        self.published.append(command)
         if not self.silent:
-            self.decide(msgspec.convert(fields, getattr(commands, record)))
+            self.decide(command)
         self.arrived.set()
         return delivery
 

@@ -15,6 +15,7 @@ from ops.local.ca import ensure_certificates, tls_files
 from ops.local.layout import Home
 from ops.runtime.settings import Settings
 from tests.unit.api.platform_in_memory import api_settings
+from tests.unit.domain.payments_in_states import create
 
 
 @pytest.fixture
@@ -26,10 +27,10 @@ def settings(tmp_path: Path) -> Settings:
 
 async def test_a_command_that_cannot_be_delivered_is_said_to_be_so_and_is_never_durable(settings: Settings) -> None:
     failures: list[BaseException] = []
-    producer = CommandProducer(settings, lambda _record, _fields: b"x", failures.append)
+    producer = CommandProducer(settings, lambda _command: b"x", failures.append)
     await producer.start()
     undelivered = asyncio.Semaphore(0)
-    deliveries = [producer.send("CreatePayment", f"pay_{n}", {}, undelivered.release) for n in range(20)]
+    deliveries = [producer.send(create(payment_id=f"pay_{n}"), undelivered.release) for n in range(20)]
     async with asyncio.timeout(5):  # librdkafka looks for what has waited too long once a second
         for _ in deliveries:
             await undelivered.acquire()
@@ -40,12 +41,12 @@ async def test_a_command_that_cannot_be_delivered_is_said_to_be_so_and_is_never_
 
 async def test_more_commands_than_may_wait_to_be_sent_are_refused(settings: Settings) -> None:
     failures: list[BaseException] = []
-    producer = CommandProducer(settings, lambda _record, _fields: b"x", failures.append)
+    producer = CommandProducer(settings, lambda _command: b"x", failures.append)
     await producer.start()
     for n in range(10_000):
-        producer.send("CreatePayment", f"pay_{n}", {}, lambda: None)
+        producer.send(create(payment_id=f"pay_{n}"), lambda: None)
     with pytest.raises(Problem) as refused:
-        producer.send("CreatePayment", "pay_more", {}, lambda: None)
+        producer.send(create(payment_id="pay_more"), lambda: None)
     assert refused.value.code == "overloaded"
     await producer.stop()
     assert failures == []

@@ -132,8 +132,9 @@ async def test_prefer_wait_gives_the_outcome_as_soon_as_it_is_recorded(platform:
     platform.log.arrived.clear()
     waiting = asyncio.create_task(platform.confirm(payment_id, headers={"Prefer": "wait=5"}))
     await platform.log.arrived.wait()
-    (_, confirm) = platform.log.published[-1]
-    platform.authorize(payment_id, confirm["reply_to"]["correlation_id"])
+    reply_to = platform.log.published[-1].reply_to
+    assert reply_to is not None
+    platform.authorize(payment_id, reply_to.correlation_id)
     outcome = await waiting
     assert (outcome.status, outcome.json["status"]) == (200, "AUTHORIZED")
     assert outcome.headers["Preference-Applied"] == "wait=5"
