@@ -113,7 +113,7 @@ def lane(passes: Annotated[int, typer.Option(min=1, help="The best of so many co
 def commits(
     pause_ms: Annotated[list[float] | None, typer.Option(help="Pauses to try; 0, 2, 4, 8 when not given.")] = None,
     lanes: Annotated[list[int] | None, typer.Option(help="Lanes at once; 1 and 4 when not given.")] = None,
-    count: Annotated[int, typer.Option("--commits", min=10, help="Commits of each lane.")] = 200,
+    count: Annotated[int, typer.Option("--commits", min=10, help="Transactions with each pause.")] = 200,
 ) -> None:
     """What a lane's commit takes by the pause after the one before, on a broker of its own."""
     from ops.bench.commits import measure_commits

@@ -13,12 +13,10 @@ from confluent_kafka import Consumer, Producer
 
 from streams.exactly_once.store import LaneStore
 
-COMMIT_THREADS = 4  # commits wait for the broker, not for the interpreter; more lanes than this rarely commit at once
 
-
-def commit_threads() -> Executor:
-    """Where commits run: beside the pump, so that other lanes work meanwhile."""
-    return ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="lane-commit")
+def commit_thread() -> Executor:
+    """Where commits run: beside the pump, so that lanes work meanwhile."""
+    return ThreadPoolExecutor(1, thread_name_prefix="commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,6 @@ class Clients:
 
     producer: Callable[[dict[str, Any]], Producer] = Producer
     consumer: Callable[[dict[str, Any]], Consumer] = Consumer
-    executor: Callable[[], Executor] = commit_threads
+    executor: Callable[[], Executor] = commit_thread
     store: Callable[[Path], LaneStore] = LaneStore
     sleep: Callable[[float], None] = time.sleep  # between questions to a broker that has no answer yet

@@ -78,7 +78,7 @@ class Lane:
         self.committed = dict(committed)  # next offset to read, as the group has it
         self.positions = dict(committed)  # next offset after what is complete
         self._committing: dict[Partition, int] | None = None
-        self._commit_began_s = self._commit_ended_s = float("-inf")  # monotonic
+        self._commit_began_s = float("-inf")  # monotonic
         self._changelogs = {table: changelogs[table.name] for table in spec.all_tables}
         self._clock_ms = clock_ms
         self._outputs = frozenset(output.topic for output in spec.outputs) | {
@@ -116,48 +116,57 @@ class Lane:
         """When the next timer will fire (epoch ms), or None."""
         return self.timers.next_due_ms if self.state is LaneState.RUNNING else None
 
-    def begin_commit(self) -> Work | None:
-        """Step 1: snapshot what is complete; None when it is not the time for that."""
-        if self.commit_due_in_s() != 0.0:
-            return None
+    @property
+    def wants_commit(self) -> bool:
+        """Whether something is complete, and no commit of this lane in flight."""
+        if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
+            return False
+        return self.positions != self.committed or bool(self.layers.promoted) or self.timers.wants_comparison
+
+    def begin_commit(self) -> Work:
+        """Step 1: snapshot what is complete. For a lane that wants to commit."""
+        assert self._committing is None, "a lane has one commit in flight"
         self._commit_began_s = time.monotonic()
         self._committing = dict(self.positions)
         if self.spec.timer_table is not None:
             self._stage_offsets(self.spec.timer_table, self._committing)
         layer = self.layers.begin_commit()
-        return Work(layer, self._committing, self.membership, self._changelogs)
+        return Work(self.partition, layer, self._committing, self._changelogs)
 
     def commit_due_in_s(self) -> float | None:
-        """Seconds until a commit may begin; None while there is nothing to commit, or a commit is in flight.
+        """Seconds until this lane has waited long enough to commit; None while it does not want to.
 
         At once when nothing else waits, larger as load grows. A lane that drains, or has much to send, does not wait
-        for an interval; all pause after a commit.
+        for an interval.
         """
-        if self._committing is not None or self.state not in (LaneState.RUNNING, LaneState.DRAINING):
+        if not self.wants_commit:
             return None
-        if self.positions == self.committed and not self.layers.promoted and not self.timers.wants_comparison:
-            return None
-        due_s = self._commit_ended_s + self.spec.commit_pause_s
-        if self.state is LaneState.RUNNING:
-            sends = len(self.layers.promoted.sends)
-            if sends < GROUP_SENDS_MAX:
-                due_s = max(due_s, self._commit_began_s + self.spec.commit_interval_s)
-            if self.has_backlog and sends < BACKLOG_SENDS_MAX:
-                due_s = max(due_s, self._commit_began_s + BACKLOG_INTERVAL_S)
-        return max(0.0, due_s - time.monotonic())
+        if self.state is not LaneState.RUNNING:
+            return 0.0
+        interval_s, sends = 0.0, len(self.layers.promoted.sends)
+        if sends < GROUP_SENDS_MAX:
+            interval_s = self.spec.commit_interval_s
+        if self.has_backlog and sends < BACKLOG_SENDS_MAX:
+            interval_s = max(interval_s, BACKLOG_INTERVAL_S)
+        return max(0.0, self._commit_began_s + interval_s - time.monotonic())
 
     def end_commit(self, receipt: Receipt) -> None:
         """Steps 7 and 8, after the transaction has committed."""
         assert self._committing is not None
         failpoint("before_apply")
         if self.store is not None:
-            self.store.apply(self.layers.committing.rows, receipt.changelog_offsets)
+            self.store.apply(self.layers.committing.rows, self._own_offsets(receipt))
         failpoint("after_apply")
         self.layers.end_commit()
         self.committed, self._committing = self._committing, None
-        self._commit_ended_s = time.monotonic()
         self.timers.compare(receipt.broker_ms)
         self.metrics.timers_halted.set(self.timers.halted)
+
+    def _own_offsets(self, receipt: Receipt) -> dict[str, int]:
+        """By changelog, of a transaction that several lanes may have shared."""
+        told = receipt.changelog_offsets
+        places = ((topic, (topic, self.partition)) for topic in self._changelogs.values())
+        return {topic: told[place] for topic, place in places if place in told}
 
     def rewind(self) -> None:
         """Drop everything that is not committed; the pump seeks to `committed` and records come again."""

@@ -79,6 +79,11 @@ class Layer:
                 mine.update(rows)
         self.sends.extend(newer.sends)
 
+    @property
+    def records(self) -> int:
+        """How many records a transaction has of it."""
+        return len(self.sends) + sum([len(rows) for rows in self.rows.values()])
+
     def __bool__(self) -> bool:
         return bool(self.sends) or any(self.rows.values())
 

@@ -54,7 +54,7 @@ class LaneOpener:
             raise Abandoned
         began = time.monotonic()
         name = f"{spec.name}-{partition}"
-        producer = LaneProducer(self._clients, self._kafka, f"{self._app_id}-{name}", partition)
+        producer = LaneProducer(self._clients, self._kafka, f"{self._app_id}-{name}")
         producer.initialise()
         if not wanted():
             raise Abandoned

@@ -1,7 +1,7 @@
 """The pump: the one thread of a worker that fetches, decides and commits for all its lanes.
 
 One librdkafka consumer, assigned by hand, feeds every lane; `incremental_assign` adds and removes lanes without
-disturbing the others. Commits run on a small pool of threads, one per lane at a time, while other lanes work.
+disturbing the others. One transaction at a time (committer.py) runs on a thread of its own while all lanes work on.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from streams.exactly_once.clients import Clients
+from streams.exactly_once.committer import Commit, Committer
 from streams.exactly_once.effector import EffectorLane, Running
-from streams.exactly_once.errors import CommitAborted, LaneLost, LaneSuspended
+from streams.exactly_once.errors import CommitAborted, EngineError, LaneLost, LaneSuspended
 from streams.exactly_once.intake import runs
 from streams.exactly_once.lane import Lane, LaneState, Partition
-from streams.exactly_once.transaction import Membership, Receipt, Work
+from streams.exactly_once.transaction import Membership, Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -30,17 +30,6 @@ INBOX_LOW = 2_000  # ... and resumed below this
 BUSY_POLL_S = 0.001  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
 LAG_EVERY_S = 5.0
-
-
-@dataclass(slots=True, frozen=True)
-class Commit:
-    """A commit that has come back from its thread."""
-
-    lane: Lane
-    incarnation: int
-    membership: Membership  # under which it went out
-    seconds: float
-    outcome: Receipt | Exception
 
 
 class Pump:
@@ -72,7 +61,7 @@ class Pump:
         self._by_source: dict[Partition, Lane] = {}
         self._paused: set[Lane] = set()
         self._commands: deque[Callable[[], None]] = deque()
-        self._commits: deque[Commit] = deque()
+        self._came_back: deque[Commit] = deque()
         self._handled: deque[tuple[EffectorLane, Running]] = deque()
         self._drains: dict[Lane, tuple[float, threading.Event]] = {}
         self._stopping = False
@@ -85,6 +74,7 @@ class Pump:
         self._look_again_s = 0.0  # monotonic
         self.progressed_at = time.monotonic()
         self._executor = clients.executor()
+        self._committer = Committer(self._lanes, self._start)
         self._thread = threading.Thread(target=self._run, name="lane-pump", daemon=True)
 
     @property
@@ -160,12 +150,12 @@ class Pump:
         while self._handled:
             effector, running = self._handled.popleft()
             effector.complete(running)
-        while self._commits:
-            self._take_commit(self._commits.popleft())
+        while self._came_back:
+            self._take_commit(self._came_back.popleft())
         worked = False
         for lane in self._lanes:
             worked = lane.work() or worked
-            self._begin_commit(lane)
+        self._committer.begin()
         self._end_drains()
         self._flow()
         self._watch_commits()
@@ -182,17 +172,19 @@ class Pump:
         elif self._drains:
             waits_s.append(BUSY_POLL_S)
         else:
-            waits_s += [due_in_s for lane in self._lanes if (due_in_s := lane.commit_due_in_s()) is not None]
+            due_in_s = self._committer.due_in_s()
+            if due_in_s is not None:
+                waits_s.append(due_in_s)
             due_ms = [at for lane in self._lanes if (at := lane.idle_until_ms()) is not None]
             if due_ms:
                 waits_s.append(max(0.0, (min(due_ms) - self._clock_ms()) / 1000))
         self._look_again_s = time.monotonic() + min(waits_s)
-        if any(lane.committing or lane.in_hand for lane in self._lanes):
+        if self._committer.commit is not None or any(lane.in_hand for lane in self._lanes):
             waits_s.append(BUSY_POLL_S)
         self._poll_s = min(waits_s)
 
     def _has_news(self) -> bool:
-        return bool(self._fed or self._commits or self._handled or self._commands or self._stopping)
+        return bool(self._fed or self._came_back or self._handled or self._commands or self._stopping)
 
     def _fetch(self, patience_s: float) -> None:
         first = self._consumer.poll(patience_s)
@@ -219,56 +211,72 @@ class Pump:
             raise LaneLost(f"fetch: {error.str()}. Input was deleted before it was read: see the runbook on lost input")
         log.warning("fetch error", code=error.name(), error=error.str())
 
-    def _begin_commit(self, lane: Lane) -> None:
-        work = lane.begin_commit()
-        if work is not None:
-            self._executor.submit(self._commit, lane, lane.incarnation, work)
+    def _start(self, commit: Commit) -> None:
+        self._executor.submit(self._commit, commit)
 
-    def _commit(self, lane: Lane, incarnation: int, work: Work) -> None:
-        """Steps 2 to 6, on a commit thread."""
-        began = time.monotonic()
-        try:
-            outcome: Receipt | Exception = lane.producer.commit(work)
-        except Exception as error:
-            outcome = error
-        self._commits.append(Commit(lane, incarnation, work.membership, time.monotonic() - began, outcome))
+    def _commit(self, commit: Commit) -> None:
+        """On the commit thread."""
+        commit.run()
+        self._came_back.append(commit)
 
     def _take_commit(self, commit: Commit) -> None:
-        lane, outcome = commit.lane, commit.outcome
-        if commit.incarnation != lane.incarnation or lane.state is LaneState.CLOSED:
-            return
+        """Give every lane of a transaction its outcome. Raises LaneLost when the process must exit."""
+        self._committer.ended()
+        outcome = commit.outcome
+        lanes = [lane for lane, incarnation in commit.lanes if lane.incarnation == incarnation]
         if isinstance(outcome, Receipt):
-            lane.end_commit(outcome)
-            lane.metrics.commit_seconds.observe(commit.seconds)
+            for lane in lanes:
+                lane.end_commit(outcome)
+                lane.metrics.commit_seconds.observe(commit.seconds)
             return
-        lane.metrics.aborts.inc()
-        if isinstance(outcome, LaneSuspended | LaneLost) and lane in self._drains:
-            log.info("lane went to another owner before its last commit", lane=lane.name, reason=str(outcome))
+        for lane in lanes:
+            lane.metrics.aborts.inc()
+        if isinstance(outcome, CommitAborted):
+            self._aborted(lanes, outcome)
+        elif isinstance(outcome, LaneSuspended):
+            self._suspended(lanes, commit.membership, outcome)
+        else:
+            lost = outcome if isinstance(outcome, LaneLost) else LaneLost(f"{commit.lender.name}: {outcome!r}")
+            self._lost(list(dict.fromkeys([*lanes, commit.lender])), lost)
+
+    def _aborted(self, lanes: list[Lane], reason: CommitAborted) -> None:
+        for lane in lanes:
+            log.warning("transaction aborted, lane rewinds", lane=lane.name, reason=str(reason))
+            self._rewind(lane)
+
+    def _suspended(self, lanes: list[Lane], membership: Membership, reason: LaneSuspended) -> None:
+        for lane in self._without_leaving(lanes, reason):
+            if membership != lane.membership:
+                # It went out under the generation before; the lane has been kept since, so it is still ours.
+                self._rewind(lane)
+            else:
+                self._set_apart(lane, LaneState.SUSPENDED, reason)
+
+    def _lost(self, lanes: list[Lane], reason: LaneLost) -> None:
+        """The transaction's lanes and the one whose id it used, which can never be used again."""
+        staying = self._without_leaving(lanes, reason)
+        if staying and not self.rebalancing:
+            raise reason
+        # Fenced by a new owner before our own news of the assignment: the assignment itself decides.
+        for lane in staying:
+            self._set_apart(lane, LaneState.FENCED, reason)
+
+    def _without_leaving(self, lanes: list[Lane], reason: EngineError) -> list[Lane]:
+        """The lanes that stay here; those that leave have had their last commit."""
+        leaving = [lane for lane in lanes if lane in self._drains]
+        for lane in leaving:
+            log.info("lane went to another owner before its last commit", lane=lane.name, reason=str(reason))
             self._drains[lane] = (0.0, self._drains[lane][1])
             lane.rewind()
-            return
-        if isinstance(outcome, LaneLost) and self.rebalancing:
-            # Fenced by the new owner before our own news of the assignment: the assignment itself decides.
-            log.info("lane fenced during a rebalance", lane=lane.name, reason=str(outcome))
-            lane.rewind()
-            lane.state = LaneState.FENCED
-            self._consumer.incremental_unassign(self._partitions(lane))
-            return
-        if isinstance(outcome, LaneSuspended) and commit.membership != lane.membership:
-            # It went out under the generation before; the lane has been kept since, so it is still ours.
-            self._rewind(lane)
-            return
-        if isinstance(outcome, LaneSuspended):
-            log.warning("lane suspended until the next assignment", lane=lane.name, reason=str(outcome))
-            lane.rewind()
-            lane.state = LaneState.SUSPENDED
-            self._consumer.incremental_unassign(self._partitions(lane))
-            return
-        if isinstance(outcome, CommitAborted):
-            log.warning("transaction aborted, lane rewinds", lane=lane.name, reason=str(outcome))
-            self._rewind(lane)
-            return
-        raise outcome if isinstance(outcome, LaneLost) else LaneLost(f"{lane.name}: {outcome!r}")
+            lane.state = LaneState.FENCED  # nothing of it can commit any more
+        return [lane for lane in lanes if lane not in leaving]
+
+    def _set_apart(self, lane: Lane, state: LaneState, reason: EngineError) -> None:
+        """The lane stands still until the next assignment."""
+        log.warning("lane waits for the next assignment", lane=lane.name, state=state.value, reason=str(reason))
+        lane.rewind()
+        lane.state = state
+        self._consumer.incremental_unassign(self._partitions(lane))
 
     def _rewind(self, lane: Lane) -> None:
         lane.rewind()
@@ -303,10 +311,11 @@ class Pump:
     def _end_drains(self) -> None:
         for lane, (deadline, gone) in list(self._drains.items()):
             complete = not lane.in_hand and lane.positions == lane.committed and not lane.layers.promoted
-            if lane.committing or not (complete or time.monotonic() >= deadline):
+            if self._committer.uses(lane) or not (complete or time.monotonic() >= deadline):
                 continue
             del self._drains[lane]
             self._lanes.remove(lane)
+            self._committer.forget(lane)
             self._paused.discard(lane)
             self._by_source = {source: owner for source, owner in self._by_source.items() if owner is not lane}
             lane.close()
@@ -331,14 +340,14 @@ class Pump:
                 due_ms = lane.idle_until_ms()
                 overdue_ms = 0 if due_ms is None else max(0, self._clock_ms() - due_ms)
                 lane.metrics.timers_overdue_seconds.set(overdue_ms / 1000)
-                if not lane.committing:
+                if not self._committer.uses(lane):
                     lane.producer.hear()
 
     def _watch_commits(self) -> None:
         """End a worker whose lane can never commit again: it would stand still and look well. Its successor goes on."""
-        for lane in self._lanes:
-            if lane.committing and (call := lane.producer.overdue) is not None:
-                raise LaneLost(f"{lane.name}: librdkafka does not come back from {call}")
+        commit = self._committer.commit
+        if commit is not None and (call := commit.producer.overdue) is not None:
+            raise LaneLost(f"{commit.lender.name}: librdkafka does not come back from {call}")
 
     def _lag(self, lane: Lane) -> int:
         lag = 0

@@ -1,4 +1,4 @@
-"""A lane's transactional producer and the commit's steps 2 to 6 (`Lane` does 1, 7 and 8).
+"""A transactional producer and the commit's steps 2 to 6 (`Lane` does 1, 7 and 8).
 
     1. Snapshot what is complete.            5. Wait until every record is delivered.
     2. begin_transaction.                    6. commit_transaction.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, TopicPartition
@@ -67,29 +67,29 @@ class Membership:
 
 @dataclass(slots=True)
 class Work:
-    """Step 1: what one transaction carries. `changelogs` names the topic of each dirty table."""
+    """Step 1: what one lane gives to a transaction. `changelogs` names the topic of each dirty table."""
 
+    partition: int  # of the lane, and so of its changelogs
     layer: Layer
     offsets: dict[tuple[str, int], int]  # (topic, partition) -> next offset to read
-    membership: Membership
     changelogs: Mapping[TableSpec, str]
 
 
 @dataclass(slots=True, frozen=True)
 class Receipt:
-    """What a committed transaction tells: the last changelog offset by topic, and the brokers' time if they set it."""
+    """What a committed transaction tells."""
 
-    changelog_offsets: dict[str, int]
-    broker_ms: int | None
+    changelog_offsets: dict[tuple[str, int], int]  # (topic, partition) -> the last record's
+    broker_ms: int | None  # the brokers' time, if they set it
 
 
 class LaneProducer:
-    """The one producer that may use this lane's transactional id. Used by one thread at a time."""
+    """The one producer that may use a lane's transactional id. Used by one thread at a time."""
 
-    def __init__(self, clients: Clients, config: Mapping[str, object], transactional_id: str, partition: int) -> None:
-        self._partition = partition
+    def __init__(self, clients: Clients, config: Mapping[str, object], transactional_id: str) -> None:
+        self.rested_since_s = float("-inf")  # monotonic; the end of its last transaction
         self._broker_ms: int | None = None
-        self._changelog_offsets: dict[str, int] = {}
+        self._changelog_offsets: dict[tuple[str, int], int] = {}
         self._connections = ConnectionLog()
         self._calling: tuple[str, float] | None = None  # what librdkafka was asked to do, and when (monotonic seconds)
         self._producer = clients.producer(
@@ -125,18 +125,19 @@ class LaneProducer:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise LaneLost(f"init_transactions: {error.args[0].str()}") from error
 
-    def commit(self, work: Work) -> Receipt:
-        """Steps 2 to 6.
+    def commit(self, works: Sequence[Work], membership: Membership) -> Receipt:
+        """Steps 2 to 6, for the work of several lanes of one worker at once.
 
         Raises CommitAborted or LaneSuspended (nothing is visible) and LaneLost (nothing may be tried again).
         """
         try:
-            return self._commit(work)
+            return self._commit(works, membership)
         except SystemError as error:
             # A fatal error (fenced) that arrives inside a callback surfaces as this from the C binding.
             raise LaneLost(f"fatal error inside a delivery callback: {error.__cause__ or error}") from error
         finally:
             self._calling = None
+            self.rested_since_s = time.monotonic()
 
     @property
     def overdue(self) -> str | None:
@@ -153,7 +154,7 @@ class LaneProducer:
     def _calls(self, what: str) -> None:
         self._calling = (what, time.monotonic())
 
-    def _commit(self, work: Work) -> Receipt:
+    def _commit(self, works: Sequence[Work], membership: Membership) -> Receipt:
         failpoint("before_begin")
         self._calls("begin_transaction")
         try:
@@ -161,9 +162,9 @@ class LaneProducer:
         except KafkaException as error:
             raise self._judge(error, "begin_transaction") from error
         try:
-            self._produce(work)
+            self._produce(works)
             failpoint("after_produce")
-            self._send_offsets(work)
+            self._send_offsets(works, membership)
             failpoint("after_offsets")
             self._check_deliveries()
         except KafkaException as error:
@@ -201,31 +202,36 @@ class LaneProducer:
         with contextlib.suppress(KafkaException):
             self._producer.purge()
 
-    def _produce(self, work: Work) -> None:
-        """Step 3: the outbox in its order, then one changelog record per dirty row.
+    def _produce(self, works: Sequence[Work]) -> None:
+        """Step 3: of each lane the outbox in its order, then one changelog record per dirty row.
 
         Only the last record of each changelog reports its delivery, for its offset. Each report would take the GIL from
         the pump, and librdkafka counts failed deliveries itself: commit_transaction refuses when there was one.
         """
         self._changelog_offsets = {}
         produce = self._producer.produce
-        produce_sends(produce, work.layer.sends)
-        for table, rows in work.layer.rows.items():
-            if rows:
-                produce_rows(produce, work.changelogs[table], self._partition, rows, self._on_changelog_delivery)
+        for work in works:
+            produce_sends(produce, work.layer.sends)
+            for table, rows in work.layer.rows.items():
+                if rows:
+                    produce_rows(produce, work.changelogs[table], work.partition, rows, self._on_changelog_delivery)
 
-    def _send_offsets(self, work: Work) -> None:
+    def _send_offsets(self, works: Sequence[Work], membership: Membership) -> None:
         """Step 4. The frozen generation goes with every transaction, also with those of timers alone."""
-        if not work.offsets:
+        offsets = [
+            TopicPartition(topic, partition, offset)
+            for work in works
+            for (topic, partition), offset in work.offsets.items()
+        ]
+        if not offsets:
             return
-        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in work.offsets.items()]
         deadline = time.monotonic() + _STEP_TIMEOUT_S
         broken, sent = self._broken(), False
         while not sent:
             try:
                 remaining = max(0.1, deadline - time.monotonic())
                 self._calls("send_offsets_to_transaction")
-                self._producer.send_offsets_to_transaction(offsets, work.membership.encode(), remaining)
+                self._producer.send_offsets_to_transaction(offsets, membership.encode(), remaining)
                 sent = True
             except KafkaException as error:
                 self._refuse_if_broken(broken, "TxnOffsetCommit was under way")
@@ -244,7 +250,7 @@ class LaneProducer:
     def _on_changelog_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             return  # step 6 fails, and knows the cause: this may be a record purged because of another
-        self._changelog_offsets[message.topic()] = message.offset()
+        self._changelog_offsets[message.topic(), message.partition()] = message.offset()
         kind, timestamp_ms = message.timestamp()
         self._broker_ms = timestamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
 

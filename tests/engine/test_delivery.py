@@ -18,12 +18,13 @@ from streams.exactly_once.table_spec import TableSpec
 from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
 
 ROWS = TableSpec("rows", encode=bytes, decode=bytes)
+MEMBERSHIP = Membership("group", 1, "member", None)
 
 
 def _work(topic: str, value: bytes) -> Work:
     sends = [Send(topic, b"first", b"small", None, ()), Send(topic, b"second", value, None, ())]
     layer = Layer({ROWS: {b"a": Row(b"1", b"1"), b"b": Row(b"2", b"2")}}, sends)
-    return Work(layer, {}, Membership("group", 1, "member", None), {ROWS: f"{topic}-changelog"})
+    return Work(0, layer, {}, {ROWS: f"{topic}-changelog"})
 
 
 def _committed(cluster: Cluster, topic: str) -> list[tuple[bytes, bytes, int]]:
@@ -47,7 +48,7 @@ def _as_a_lane_commits(producer: LaneProducer, work: Work) -> Receipt:
     """Again after an abort: librdkafka may need one more to count anew what it sends ("skipped sequence numbers")."""
     for _ in range(5):
         with suppress(CommitAborted):
-            return producer.commit(work)
+            return producer.commit([work], MEMBERSHIP)
     raise AssertionError("five aborts")
 
 
@@ -57,11 +58,11 @@ def test_a_transaction_that_misses_a_record_is_aborted_and_the_next_one_commits(
     topics = [NewTopic(name, 1, 1, config={"max.message.bytes": "2000"}) for name in (topic, f"{topic}-changelog")]
     for created in admin.create_topics(topics).values():
         created.result()
-    producer = LaneProducer(Clients(), kafka_super_user.config(), f"{topic}-0", 0)
+    producer = LaneProducer(Clients(), kafka_super_user.config(), f"{topic}-0")
     producer.initialise()
 
     with pytest.raises(CommitAborted, match="Message size too large"):
-        producer.commit(_work(topic, b"x" * 10_000))
+        producer.commit([_work(topic, b"x" * 10_000)], MEMBERSHIP)
     assert _committed(kafka_super_user, topic) == []
     assert _committed(kafka_super_user, f"{topic}-changelog") == []
 
@@ -72,5 +73,5 @@ def test_a_transaction_that_misses_a_record_is_aborted_and_the_next_one_commits(
     ]
     rows = _committed(kafka_super_user, f"{topic}-changelog")
     assert [record[:2] for record in rows] == [(b"a", b"1"), (b"b", b"2")]
-    assert receipt.changelog_offsets == {f"{topic}-changelog": rows[-1][2]}
+    assert receipt.changelog_offsets == {(f"{topic}-changelog", 0): rows[-1][2]}
     producer.close()

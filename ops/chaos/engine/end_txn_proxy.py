@@ -37,7 +37,7 @@ class Hold(Enum):
 class Held:
     """One EndTxn that is, or will be, held back."""
 
-    transactional_id: str
+    transactional_id: str  # or what it begins with
     how: Hold
     passes: int = 0  # so many EndTxn of this id go by before
     reached: threading.Event = field(default_factory=threading.Event)
@@ -74,7 +74,7 @@ class EndTxnProxy:
         self._lock = threading.Lock()
 
     def hold(self, transactional_id: str, how: Hold, passes: int = 0) -> Held:
-        """Hold the next EndTxn that commits a transaction of this id, after `passes` others."""
+        """Hold the next EndTxn that commits a transaction of an id that begins so, after `passes` others."""
         held = Held(transactional_id, how, passes)
         with self._lock:
             self._wanted.append(held)

@@ -42,7 +42,7 @@ def request_twice(harness: Harness, proxy: EndTxnProxy) -> None:
     """
     held = _committing(harness, proxy, Hold.CUT)
     harness.recovery_s(RECOVERY_S)
-    harness.settle(RECOVERY_S)  # nothing else is under way: the next transaction is this lane's
+    harness.settle(RECOVERY_S)  # nothing else is under way: the next transaction is this input's
     worker = harness.workers.all[0]
     harness.workers.arm(worker, "after_produce=hold:1")
     before = _outputs_sent(harness)
@@ -74,13 +74,13 @@ def _late(harness: Harness, proxy: EndTxnProxy, how: Hold) -> None:
 
 
 def _committing(harness: Harness, proxy: EndTxnProxy, how: Hold) -> Held:
-    """A worker at work whose lane sums-0 has just sent an EndTxn, which is held."""
+    """A worker at work that has just sent an EndTxn, under whichever of its lanes' ids; it is held."""
     harness.workers.start()
     harness.recovery_s(RECOVERY_S)
-    held = proxy.hold(f"{harness.topics.id}-sums-0", how)
+    held = proxy.hold(f"{harness.topics.id}-", how)
     append(harness.cluster, harness.topics, amounts(INPUTS, 1))
     if not held.reached.wait(REACHED_S):
-        raise NotReached("no EndTxn of sums-0")
+        raise NotReached("no EndTxn")
     return held
 
 
@@ -95,7 +95,7 @@ def _outputs_sent(harness: Harness) -> int:
 
 
 def _append_one(harness: Harness) -> None:
-    """One input for lane sums-0, of an amount that sets no timer."""
+    """One input, of an amount that sets no timer."""
     producer = plain_producer(harness.cluster)
     producer.produce(harness.topics.inputs, "5", "k", 0)
     producer.flush(REACHED_S)

@@ -122,6 +122,8 @@ SCENARIOS: dict[str, Scenario] = {
     "apply before commit": _killed_at("before_end", "before_end"),
     "skip the generation": _zombie_before_step_2,
     "an abort is committed": _faults("abort", "abort", "abort"),
+    "an abort of one": _faults("abort", "abort", "abort"),
+    "offsets of any lane": _state_set_back,
     "keep layers": _faults(*["abort"] * 8),
     "keep the inbox": _faults(*["abort"] * 8),
     "newest as committed": _faults(*["abort"] * 8),
@@ -139,11 +141,13 @@ RATES = {
     "keep the inbox": 4_000.0,
     "newest as committed": 4_000.0,
     "keep layers": 2_000.0,
+    "an abort of one": 2_000.0,
+    "offsets of any lane": 4_000.0,
     "timers lost by a rewind": 0.0,
 }
-"""A handler must be at work when its lane commits, and records in hand when a commit fails."""
+"""A handler must be at work when its lane commits, records in hand when a commit fails, a transaction of many lanes."""
 
-MANY_KEYS = {"restore off by one": 100_000}
+MANY_KEYS = {"restore off by one": 100_000, "offsets of any lane": 100_000}
 """A row that is lost shows only while its key is not written again."""
 
 HELD = {
@@ -155,7 +159,6 @@ HELD = {
 
 SIMULATION_ONLY = {
     "retry EndTxn": "librdkafka's second call waits for the first one's answer; when it does send again: held_requests",
-    "offsets before fencing": "the stable read waits for the predecessor's transaction, whatever the order",
     "keep positions": "the records that come again mend it, unless a kill falls into the same milliseconds",
     "late acks": "an effector's record may run twice across an abort; only the model sees which run was counted",
     "no fencing": "librdkafka offers no way to take over an epoch",

@@ -65,7 +65,7 @@ def spec_of(decide: Any = None, effect: Any = None, *, timers: bool = True, **op
     return AgentSpec(
         "agent", (Input("in", decode),), (), (OUT,), decide=decide, effect=effect,
         timer_table=timer_table("agent") if timers else None,
-        dead_letters=lambda topic: Output(f"{topic}.dlq", dead_letter), **{"commit_pause_s": 0.0, **options},
+        dead_letters=lambda topic: Output(f"{topic}.dlq", dead_letter), **options,
     )  # fmt: skip
 
 
@@ -133,16 +133,15 @@ def test_a_commit_carries_offsets_of_every_input_and_an_abort_drops_what_came_af
     lane.work()
     work = lane.begin_commit()
     assert work.offsets == {("in", 0): 1}
-    assert work.membership is MEMBERSHIP
     (rows,) = work.layer.rows.values()
     assert decode_offsets(next(iter(rows.values())).encoded) == {("in", 0): 1}
     lane.feed([Fetched(1, b"b")])
     lane.work()
-    assert lane.begin_commit() is None, "one commit at a time"
+    assert not lane.wants_commit, "one commit at a time"
     lane.rewind()
     assert lane.positions == {("in", 0): 0}
     assert sent(lane) == []
-    assert lane.begin_commit() is None, "nothing is left to commit"
+    assert not lane.wants_commit, "nothing is left to commit"
 
 
 def test_a_timer_is_gone_with_the_effects_of_its_handler_and_comes_back_when_they_are_dropped() -> None:
@@ -293,29 +292,28 @@ def test_a_commit_interval_groups_commits_but_never_delays_the_first_one_after_a
     lane = lane_of(DeciderLane, spec_of(echo, commit_interval_s=3600.0))
     lane.feed([Fetched(0, b"a")])
     lane.work()
-    assert lane.begin_commit() is not None
-    lane.end_commit(Receipt({}, None))
-    lane.feed([Fetched(1, b"b")])
-    lane.work()
-    assert lane.begin_commit() is None, "the interval has not passed"
-    lane.state = LaneState.DRAINING
-    assert lane.begin_commit() is not None, "a draining lane does not wait"
-
-
-def test_a_lane_pauses_after_a_commit_until_its_markers_are_written() -> None:
-    lane = lane_of(DeciderLane, spec_of(echo, commit_pause_s=3600.0))
-    assert lane.commit_due_in_s() is None, "nothing is complete"
-    lane.feed([Fetched(0, b"a")])
-    lane.work()
-    assert lane.commit_due_in_s() == 0.0, "the first commit never waits"
-    assert lane.begin_commit() is not None
+    assert lane.commit_due_in_s() == 0.0
+    lane.begin_commit()
     assert lane.commit_due_in_s() is None, "a commit is in flight"
     lane.end_commit(Receipt({}, None))
     lane.feed([Fetched(1, b"b")])
     lane.work()
     assert 3590 < lane.commit_due_in_s() <= 3600
     lane.state = LaneState.DRAINING
-    assert lane.begin_commit() is None, "the next transaction would be refused as well"
+    assert lane.commit_due_in_s() == 0.0, "a draining lane does not wait"
+
+
+def test_a_lane_with_a_backlog_makes_larger_commits() -> None:
+    lane = lane_of(DeciderLane, spec_of(echo))
+    lane.feed([Fetched(0, b"a")])
+    lane.work()
+    lane.begin_commit()
+    lane.end_commit(Receipt({}, None))
+    lane.feed([Fetched(1, b"b")])
+    lane.work()
+    assert lane.commit_due_in_s() == 0.0
+    lane.has_backlog = True
+    assert 0.05 < lane.commit_due_in_s() <= 0.1
 
 
 def test_timers_stand_still_while_host_and_broker_clocks_differ_by_more_than_five_minutes() -> None:
@@ -349,7 +347,7 @@ def test_timers_stand_still_while_host_and_broker_clocks_differ_by_more_than_fiv
 
 def test_a_lane_that_starts_with_a_due_timer_asks_the_brokers_time_before_it_fires() -> None:
     lane = lane_of(DeciderLane, spec_of(echo))
-    assert lane.begin_commit() is None
+    assert not lane.wants_commit
     lane.layers.promoted.absorb(_armed(lane, due_ms=1_000))
     lane.timers.refresh()
     assert lane.timers.wants_comparison
