@@ -84,7 +84,7 @@ class ApiKeys:
         """Makes a key. Restricted ones need scopes, the others have none."""
         request: CreateApiKey = call.body
         merchant_id = call.path("merchant_id")
-        scopes = [] if request.scopes is UNSET else sorted(set(request.scopes))
+        scopes = [] if request.scopes is UNSET else list(dict.fromkeys(request.scopes))
         if (request.kind == "restricted") != bool(scopes):
             raise Problem("invalid_request", "restricted keys, and only they, have scopes", param="scopes")
         expires_at = None if request.expires_at is UNSET else self._expiry(request.expires_at)

@@ -63,8 +63,8 @@ async def read_body(request: web.Request) -> bytes:
 
 def check_media_type(request: web.Request, body: bytes) -> None:
     """Raises Problem unsupported_media_type unless the body is JSON in UTF-8, not compressed, or there is none."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
+    encodings = request.headers.getall("Content-Encoding", [])
+    if any(encoding.strip().lower() not in ("identity", "") for encoding in encodings):
         raise Problem("unsupported_media_type", "a body is sent as it is, without Content-Encoding")
     if not body:
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from itertools import accumulate
 
 FORBIDDEN_NAMES = frozenset({"cardnumber", "cardno", "cvc", "cvv", "cvc2", "cvv2", "expmonth", "expyear", "expiry"})
 """Names of fields and parameters, lower case and without `_` and `-`."""
@@ -30,6 +30,8 @@ _OUR_SYNTAX = re.compile(
 )
 _CANDIDATE = re.compile(r"[0-9](?:[ .\-]*[0-9]){12,}")
 _GROUP = re.compile(r"[0-9]+")
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # the sum of a doubled digit's digits
+_ENDS_MAX = DIGITS_MAX - DIGITS_MIN + 1  # more groups cannot end between the shortest and the longest number
 _NAME = re.compile(r'"([^"]{1,64})"\s*:')
 
 _BRANDS = re.compile(
@@ -85,31 +87,41 @@ def tree_holds_card_data(tree: object) -> bool:
 
 
 def _holds_pan(candidate: str) -> bool:
-    """`candidate` is groups of ASCII digits with separators between them; any run of whole groups may be the number."""
+    """`candidate` is groups of ASCII digits with separators between them; any run of whole groups may be the number.
+
+    Takes time in proportion to the groups, whatever they are: a body may be nothing but digits.
+    """
     groups: list[str] = _GROUP.findall(candidate)
-    return any(_is_pan(run) for run in _runs(groups))
-
-
-def _runs(groups: list[str]) -> Iterable[str]:
-    for first in range(len(groups)):
-        run = ""
-        for group in groups[first:]:
-            run += group
-            if len(run) > DIGITS_MAX:
-                break
-            if len(run) >= DIGITS_MIN:
-                yield run
+    digits = "".join(groups)
+    ends = list(accumulate(map(len, groups)))
+    sums = _luhn_sums(digits)
+    behind = 0  # of the ends, the first that is far enough from `start`
+    for start in (0, *ends[:-1]):
+        while behind < len(ends) and ends[behind] - start < DIGITS_MIN:
+            behind += 1
+        for end in ends[behind : behind + _ENDS_MAX]:
+            if end - start <= DIGITS_MAX and _luhn_is_valid(sums, start, end) and _BRANDS.match(digits, start):
+                return True
+    return False
 
 
 def _is_pan(digits: str) -> bool:
-    return _BRANDS.match(digits) is not None and _luhn_is_valid(digits)
+    return _BRANDS.match(digits) is not None and _luhn_is_valid(_luhn_sums(digits), 0, len(digits))
 
 
-def _luhn_is_valid(digits: str) -> bool:
-    """ISO/IEC 7812-1 annex B."""
-    odd = sum(int(digit) for digit in digits[-1::-2])
-    even = sum((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[int(digit)] for digit in digits[-2::-2])
-    return (odd + even) % 10 == 0
+def _luhn_sums(digits: str) -> tuple[list[int], list[int]]:
+    """Running sums of the digits, those at even places doubled, and those at odd ones (ISO/IEC 7812-1 annex B)."""
+    plain = [int(digit) for digit in digits]
+    doubled = [_DOUBLED[digit] for digit in plain]
+    even, odd = plain.copy(), plain
+    even[::2], odd[1::2] = doubled[::2], doubled[1::2]
+    return list(accumulate(even, initial=0)), list(accumulate(odd, initial=0))
+
+
+def _luhn_is_valid(sums: tuple[list[int], list[int]], start: int, end: int) -> bool:
+    """Of the digits from `start` to before `end`: the last one counts as it is, every second one before it doubled."""
+    running = sums[end % 2]  # an odd end: the last digit is at an even place, and the odd ones are doubled
+    return (running[end] - running[start]) % 10 == 0
 
 
 def _to_ascii(character: str) -> str:

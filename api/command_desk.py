@@ -17,6 +17,7 @@ from streams.domain import commands, ids
 from streams.domain.envelope import ReplyTo
 from streams.domain.fingerprint import FingerprintKey, idempotency
 
+UNDECIDED = "outcome not yet known; repeat with the same Idempotency-Key"
 DURABLE_TIMEOUT_S = 1.9
 """Since the request came in: behind CommandProducer's own time-out, and a client hears within 2 s of a doubt."""
 
@@ -42,7 +43,7 @@ class CommandDesk:
             delivery = self._log.send(command, waiting.give_up)
             reply = await waiting.next(call.seconds_left(min(timeout_s, DURABLE_TIMEOUT_S)))
             if reply is None and not delivery.is_durable:
-                raise unavailable("the command could not be made durable in time")
+                raise unavailable("not known to be durable" if call.idempotency_key is None else UNDECIDED)
         except BaseException:
             backlog.withdrawn(call.request_id)
             raise

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from api.auth import Authenticator
 from api.bodies import card_data_forbidden, check_media_type, parse_body, read_body
@@ -23,10 +22,10 @@ from api.card_data import holds_card_number, is_forbidden_name
 from api.limits import RateLimits, address_name
 from api.problems import Problem, not_found, unavailable
 from api.refusals import RefusalAudit
+from api.request_log import Answered, RequestLog
 from api.routes import IdempotencyKey, KeyAccess, OpenAccess, OperatorAccess, Route
 from ops.runtime.http_server import check_head_size
 from ops.runtime.logs import exception_fields, log_context, logger
-from ops.runtime.metrics import LATENCY_BUCKETS_S
 from ops.runtime.request_ids import new_request_id
 from ops.runtime.tls import peer_identity
 from ops.runtime.tracing import new_traceparent, parse_traceparent
@@ -49,22 +48,6 @@ PREFLIGHT_HEADERS: Mapping[str, str] = {
 Dispatch = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class HttpMetrics:
-    """What is counted of requests, on every port of the API."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "payments_http_requests", "Requests answered", ["method", "route", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            "payments_http_request_seconds",
-            "From a request's head to its answer",
-            ["method", "route"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-
-
 class Gate:
     """The checks before a handler, and the form of every refusal. One gate per application (public, internal)."""
 
@@ -72,13 +55,13 @@ class Gate:
         self,
         routes: list[Route],
         authenticator: Authenticator | None,
-        metrics: HttpMetrics,
+        request_log: RequestLog,
         refusals: RefusalAudit,
         limits: RateLimits | None = None,
     ) -> None:
         """`authenticator` None: operators, known by their certificates. `limits` None: none."""
         self._authenticator = authenticator
-        self._metrics = metrics
+        self._request_log = request_log
         self._refusals = refusals
         self._limits = limits
         self._by_key = {(route.method, route.path): route for route in routes}
@@ -99,19 +82,18 @@ class Gate:
     @web.middleware
     async def _pass(self, request: web.Request, handler: Dispatch) -> web.StreamResponse:
         """Everything from the parsed head to the answer; aiohttp's own `handler` is never needed."""
-        began = time.monotonic()
         request_id = new_request_id()
         traceparent = parse_traceparent(request.headers.get("traceparent"))
         traceparent = traceparent.child() if traceparent else new_traceparent()
         path = _canonical_path(request)
-        call = Call(request=request, request_id=request_id, traceparent=traceparent, started=began)
+        call = Call(request=request, request_id=request_id, traceparent=traceparent)
         with log_context(request_id=request_id, trace_id=traceparent.trace_id):
             response = await self._answer(call, path)
             if path in self._cors_paths:
                 response.headers.update(CORS_HEADERS)
             response.headers["Server"] = "payments"
             response.headers["X-Content-Type-Options"] = "nosniff"
-            self._observe(call, path, response.status, time.monotonic() - began)
+        self._note(call, path, response.status)
         return response
 
     async def _answer(self, call: Call, path: str | None) -> web.StreamResponse:
@@ -176,20 +158,21 @@ class Gate:
                 self._limits.key_refused(_address(call.request))
             raise
 
-    def _observe(self, call: Call, path: str | None, status: int, seconds: float) -> None:
+    def _note(self, call: Call, path: str | None, status: int) -> None:
         route = path or "unknown"
-        method = call.request.method if (call.request.method, route) in self._by_key else "other"
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.seconds.labels(method, route).observe(seconds)
-        logger().info(
-            "request",
-            method=method,
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1_000, 1),
-            caller=call.caller.key_id if call.caller else call.operator,
-            merchant_id=call.caller.merchant_id if call.caller else None,
-            payment_id=call.payment_id,
+        method = call.request.method
+        self._request_log.note(
+            Answered(
+                request_id=call.request_id,
+                trace_id=call.traceparent.trace_id,
+                method=method if (method, route) in self._by_key else "other",
+                route=route,
+                status=status,
+                seconds=time.monotonic() - call.started,
+                caller=call.caller.key_id if call.caller else call.operator,
+                merchant_id=call.caller.merchant_id if call.caller else None,
+                payment_id=call.payment_id,
+            )
         )
 
 
@@ -227,10 +210,10 @@ def _check_head(request: web.Request) -> None:
     if refusal is not None:
         _status, code, detail = refusal
         raise Problem(code, detail, closes_connection=True)
-    for name, value in request.headers.items():
-        if name.lower() not in _EXEMPT_HEADERS and (holds_card_number(value) or holds_card_number(name)):
-            raise card_data_forbidden()
-    if holds_card_number(request.path) or holds_card_number(unquote_plus(request.rel_url.raw_query_string)):
+    told = [text for header in request.headers.items() if header[0].lower() not in _EXEMPT_HEADERS for text in header]
+    told.append(request.path)
+    told.append(unquote_plus(request.rel_url.raw_query_string))
+    if holds_card_number("\n".join(told)):  # no number goes on over the end of a line
         raise card_data_forbidden()
     if any(is_forbidden_name(name) for name in request.query):
         raise card_data_forbidden()
@@ -290,6 +273,8 @@ async def _read(call: Call, route: Route) -> None:
         body = await read_body(request)
         check_media_type(request, body)
         call.body = parse_body(b"{}" if route.body_optional and not body else body, route.body)
+    if route.check is not None:
+        route.check(call)
     call.query = _query(request, route)
     call.idempotency_key = _idempotency_key(request, route.idempotency_key)
 

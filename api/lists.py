@@ -25,11 +25,14 @@ class ListQuery:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> ListQuery:
-        """Raises Problem invalid_request for a malformed limit."""
+        """Raises Problem invalid_request for a malformed limit, and for an empty `starting_after`."""
         text = query.get("limit", str(LIMIT_DEFAULT))
         if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX):
             raise Problem("invalid_request", f"a number from 1 to {LIMIT_MAX}", param="limit")
-        return cls(int(text), query.get("starting_after"))
+        starting_after = query.get("starting_after")
+        if starting_after == "":
+            raise Problem("invalid_request", "there is no such object in this list", param="starting_after")
+        return cls(int(text), starting_after)
 
     def cut(self, documents: Sequence[D], id_of: Callable[[D], str]) -> ListDocument:
         """The page of a list that is held whole. Raises Problem invalid_request for an unknown starting_after."""

@@ -83,7 +83,7 @@ class Merchants:
             merchant_id=ids.unkeyed(ids.MERCHANT),
             name=request.name,
             status="ACTIVE",
-            settlement_currencies=currencies if currencies is None else sorted(set(currencies)),
+            settlement_currencies=currencies if currencies is None else list(dict.fromkeys(currencies)),
             created_at=now,
             updated_at=now,
         )

@@ -21,7 +21,7 @@ Currency = Annotated[
     ),
 ]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="UTC date")]
-Token = Annotated[str, Meta(pattern=r"^pm_[A-Za-z0-9_]{1,200}$(?!\n)", description="The vault's token of a card")]
+Token = Annotated[str, Meta(pattern=r"^pm_[A-Za-z0-9_-]{1,250}$(?!\n)", description="The vault's token of a card")]
 PaymentId = Annotated[str, Meta(pattern=r"^pay_[a-z2-7]{26}$(?!\n)")]
 Description = Annotated[str, Meta(max_length=500)]
 Metadata = Annotated[
@@ -74,7 +74,7 @@ class ConfirmPayment(RequestModel, frozen=True, kw_only=True):
     """POST /payments/{payment_id}/confirm"""
 
     payment_method_token: Token
-    client_secret: Annotated[str, Meta(max_length=255)] | UnsetType = UNSET
+    client_secret: str | UnsetType = UNSET  # of any length: a wrong one is 403
 
 
 class CancelPayment(RequestModel, frozen=True, kw_only=True):

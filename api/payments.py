@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from api.calls import Call
 from api.client_secrets import ClientSecrets
-from api.command_desk import CommandDesk
+from api.command_desk import UNDECIDED, CommandDesk
 from api.documents import AcceptedPaymentDocument, PaymentDocument
 from api.models import CancelPayment, ConfirmPayment, CreatePayment, RefundPayment
 from api.outcomes import PaymentAnswers
@@ -28,7 +28,6 @@ from streams.domain.payment import Payment, PaymentStatus
 from tables.records.errors import RecordsUnavailable
 
 RETRY_SOON = {"Retry-After": "1"}
-_UNDECIDED = "outcome not yet known; repeat with the same Idempotency-Key"
 _OPEN = frozenset({PaymentStatus.PENDING, PaymentStatus.PROCESSING})
 
 
@@ -69,6 +68,7 @@ class Payments:
                 summary="Create a payment",
                 access=KeyAccess("payments:write", active_merchant=True),
                 body=CreatePayment,
+                check=_check_currency,
                 idempotency_key=IdempotencyKey.RECOMMENDED,
                 answers={201: PaymentDocument, 202: AcceptedPaymentDocument},
                 problems=frozenset({"idempotency_key_reused", "merchant_inactive", "unavailable", "overloaded"}),
@@ -116,7 +116,6 @@ class Payments:
         """Step 1, Accept, and step 4, Reply, when it comes in time; else 202: the command is durable, to be decided."""
         request: CreatePayment = call.body
         merchant_id = call.principal.merchant_id
-        self._check_currency(call, request.currency)
         key = call.idempotency_key
         call.payment_id = ids.unkeyed(ids.PAYMENT) if key is None else ids.payment_id(merchant_id, key)
         try:
@@ -156,7 +155,7 @@ class Payments:
         with self._board.waiting(call.request_id) as waiting:
             reply = await self._desk.decide(call, command, waiting)
             if reply is None:
-                raise unavailable(_UNDECIDED)
+                raise unavailable(UNDECIDED)
             if wait_s is None:
                 return await self._answers.of_reply(call, reply, 202)
             return await self._outcome(call, reply, waiting, wait_s)
@@ -184,7 +183,7 @@ class Payments:
         with self._board.waiting(call.request_id) as waiting:
             reply = await self._desk.decide(call, command, waiting)
         if reply is None:
-            raise unavailable(_UNDECIDED)
+            raise unavailable(UNDECIDED)
         return await self._answers.of_reply(call, reply, 202)
 
     async def _outcome(self, call: Call, reply: CommandReply, waiting: Waiting, wait_s: int) -> web.Response:
@@ -235,10 +234,12 @@ class Payments:
         payment = await self._views.owned(call, None)
         self._views.require_client_secret(payment.payment_id, secret if isinstance(secret, str) else None)
 
-    def _check_currency(self, call: Call, currency: str) -> None:
-        accepted = call.principal.settlement_currencies
-        if not money.is_currency(currency) or (accepted is not None and currency not in accepted):
-            raise Problem("currency_invalid", "not a currency of this merchant", param="currency")
+
+def _check_currency(call: Call) -> None:
+    """Raises Problem unless the currency is one, and one of the merchant's."""
+    currency, accepted = call.body.currency, call.principal.settlement_currencies
+    if not money.is_currency(currency) or (accepted is not None and currency not in accepted):
+        raise Problem("currency_invalid", "not a currency of this merchant", param="currency")
 
 
 def payment_routes(

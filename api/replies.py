@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -46,18 +47,21 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting:
-    """One request's replies, in the order in which they were recorded."""
+    """One request's replies, in the order in which they were recorded. One task waits, on the loop that hears."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[CommandReply | None] = asyncio.Queue()
+        self._heard: deque[CommandReply | None] = deque()
+        self._wake: asyncio.Future[None] | None = None  # of the task that waits now
         self.is_patient = False  # waits for what comes after the first reply; a server that ends does not
 
-    def hear(self, reply: CommandReply) -> None:
-        self._queue.put_nowait(reply)
+    def hear(self, reply: CommandReply | None) -> None:
+        self._heard.append(reply)
+        if self._wake is not None:
+            _finish(self._wake)
 
     def give_up(self) -> None:
         """Ends the wait as if its time were up."""
-        self._queue.put_nowait(None)
+        self.hear(None)
 
     def drain(self) -> None:
         """Ends the wait if it is a patient one."""
@@ -66,11 +70,21 @@ class Waiting:
 
     async def next(self, timeout_s: float) -> CommandReply | None:
         """The next reply, or None when none comes within `timeout_s` seconds."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
+        if not self._heard and timeout_s > 0.0:
+            loop = asyncio.get_running_loop()
+            self._wake = loop.create_future()  # a queue and a time-out of asyncio's cost a request twice as much
+            timer = loop.call_later(timeout_s, _finish, self._wake)
+            try:
+                await self._wake
+            finally:
+                timer.cancel()
+                self._wake = None
+        return self._heard.popleft() if self._heard else None
+
+
+def _finish(wake: asyncio.Future[None]) -> None:
+    if not wake.done():
+        wake.set_result(None)
 
 
 class ReplyBoard:

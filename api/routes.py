@@ -72,6 +72,7 @@ class Route:
     problems: frozenset[str] = field(default_factory=frozenset)  # codes beyond those that every route may give
     body: type[Any] | None = None
     body_optional: bool = False
+    check: Callable[[Call], None] | None = None  # of the body's fields, what its type does not say; raises Problem
     query: Mapping[str, str] = field(default_factory=dict)  # parameter -> what it means
     headers: Mapping[str, str] = field(default_factory=dict)  # request header -> what it means; never required
     idempotency_key: IdempotencyKey = IdempotencyKey.IGNORED

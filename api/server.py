@@ -21,7 +21,7 @@ from api.calls import Call
 from api.client_secrets import ClientSecrets
 from api.commands import TOPIC as COMMANDS
 from api.commands import CommandProducer, Encode
-from api.gate import Gate, HttpMetrics
+from api.gate import Gate
 from api.idempotency_keys import IdempotencyKeys
 from api.limits import RateLimits
 from api.merchants import Merchants
@@ -32,6 +32,7 @@ from api.problems import refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import TOPIC as REPLIES
 from api.replies import CommandReply, ReplyBoard, ReplyReader
+from api.request_log import RequestLog
 from api.routes import READERS, Access, OpenAccess, OperatorAccess, Route
 from api.sealing import sealing_route
 from api.settlement import Settlement
@@ -102,7 +103,7 @@ async def _build(service: Service) -> Sequence[Component]:
         *_status_routes(service),
     ]
     authenticator = Authenticator(store.merchants, secrets["pepper.key"], settings.mode, clock)
-    metrics = HttpMetrics(service.registry)
+    request_log = RequestLog(service.registry, clock)
     board.backlog.describe(service.registry)
     public = _with_openapi("Payments", public, OpenAccess())
     internal = _with_openapi("Payments, operators", internal, READERS)
@@ -115,8 +116,9 @@ async def _build(service: Service) -> Sequence[Component]:
         replies,
         runner,
         refusals,
-        _public_server(settings, Gate(public, authenticator, metrics, refusals, RateLimits(settings))),
-        _internal_server(settings, Gate(internal, None, metrics, refusals)),
+        request_log,
+        _public_server(settings, Gate(public, authenticator, request_log, refusals, RateLimits(settings))),
+        _internal_server(settings, Gate(internal, None, request_log, refusals)),
         admin_server(
             settings,
             service.registry,

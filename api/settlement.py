@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -141,7 +143,8 @@ class Settlement:
             _check_date(day)
         if call.caller is not None:
             batches = await self._records.batches_of_merchant(call.caller.merchant_id, day)
-            return call.answer(200, page.cut([_batch_fields(each) for each in batches], lambda each: each["batch_id"]))
+            cut = page.cut(batches, lambda batch: batch.batch_id)
+            return call.answer(200, ListDocument(data=await self._documents(cut.data), has_more=cut.has_more))
         after = None
         if page.starting_after is not None:
             after = await self._records.batch(page.starting_after)
@@ -152,22 +155,22 @@ class Settlement:
         else:
             behind = "" if after is None else after.batch_id
             found = await self._records.page_of_date(day, limit=page.limit + 1, starting_after=behind)
-        data = [_batch_fields(batch) for batch in found[: page.limit]]
+        data = await self._documents(found[: page.limit])
         return call.answer(200, ListDocument(data=data, has_more=len(found) > page.limit))
 
+    async def _documents(self, batches: Sequence[Batch]) -> list[SettlementBatchDocument]:
+        """Batches of a list, whose rows hold no chunks, as GET shows each of them."""
+        whole = await asyncio.gather(*(self._records.batch(batch.batch_id) for batch in batches))
+        return [_batch_document(batch) for batch in whole if batch is not None]
+
     async def get_batch(self, call: Call) -> web.Response:
-        batch = await self._visible(call)
-        chunks = [
-            ChunkDocument(chunk=chunk.chunk, count=chunk.count, amount=chunk.amount, status=chunk.status)
-            for chunk in sorted(batch.chunks, key=lambda chunk: chunk.chunk)
-        ]
-        return call.answer(200, SettlementBatchDocument(**_batch_fields(batch), chunks=chunks))
+        return call.answer(200, _batch_document(await self._visible(call)))
 
     async def list_items(self, call: Call) -> web.Response:
         page = ListQuery.of(call.query)
         batch = await self._visible(call)
         after = page.starting_after or ""
-        if after and not await self._records.items_between(batch.batch_id, after, after):
+        if page.starting_after is not None and not await self._records.items_between(batch.batch_id, after, after):
             raise Problem("invalid_request", "there is no such payment in this batch", param="starting_after")
         found = await self._records.items(batch.batch_id, limit=page.limit + 1, starting_after=after)
         data = [
@@ -229,19 +232,23 @@ def _run_document(run: Run) -> SettlementRunDocument:
     )
 
 
-def _batch_fields(batch: Batch) -> dict[str, Any]:
-    return {
-        "batch_id": batch.batch_id,
-        "object": "settlement_batch",
-        "merchant_id": batch.merchant_id,
-        "settlement_date": batch.settlement_date,
-        "currency": batch.currency,
-        "status": batch.status,
-        "count": batch.count,
-        "amount": batch.amount,
-        "settled_count": batch.settled_count,
-        "failed_count": batch.failed_count,
-    }
+def _batch_document(batch: Batch) -> SettlementBatchDocument:
+    chunks = [
+        ChunkDocument(chunk=chunk.chunk, count=chunk.count, amount=chunk.amount, status=chunk.status)
+        for chunk in sorted(batch.chunks, key=lambda chunk: chunk.chunk)
+    ]
+    return SettlementBatchDocument(
+        batch_id=batch.batch_id,
+        merchant_id=batch.merchant_id,
+        settlement_date=batch.settlement_date,
+        currency=batch.currency,
+        status=batch.status,
+        count=batch.count,
+        amount=batch.amount,
+        settled_count=batch.settled_count,
+        failed_count=batch.failed_count,
+        chunks=chunks,
+    )
 
 
 def _csv(rows: list[list[Any]]) -> bytes:

@@ -40,9 +40,12 @@ def to_rfc3339(instant_us: int) -> str:
 def from_rfc3339(text: str) -> int:
     """Microseconds since the epoch for an RFC 3339 time in any offset.
 
-    Raises ValueError for anything else, a time without an offset included.
+    Raises ValueError for anything else: a time without an offset, one outside the years 1 to 9999 in UTC.
     """
     if _RFC3339.fullmatch(text) is None:
         raise ValueError("not an RFC 3339 time")
-    moment = datetime.fromisoformat(text.upper())
+    try:
+        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)  # its offset may lead out of the calendar
+    except OverflowError:
+        raise ValueError("before the year 1 or after 9999") from None
     return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from ops.runtime.clock import to_rfc3339
 from ops.runtime.settings import Settings
 
 REDACTED = "[redacted]"
@@ -47,7 +49,7 @@ def configure_logs(settings: Settings) -> None:
         _names(settings.service, settings.instance),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _add_time,
         _describe_exception,
         _redact,
     ]
@@ -84,6 +86,13 @@ def _names(service: str, instance: int) -> structlog.typing.Processor:
         return event
 
     return name
+
+
+def _add_time(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Now, unless what is told was before."""
+    if "at" not in event:
+        event["at"] = to_rfc3339(time.time_ns() // 1_000)
+    return event
 
 
 def _json_line(event: Mapping[str, Any], **_: Any) -> str:

@@ -114,7 +114,7 @@ class Provider:
         """Every movement really made, oldest first."""
         query = _query(request, {"after", "limit", "payment_id"})
         limit = query.get("limit", str(PAGE_DEFAULT))
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= PAGE_MAX:
+        if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= PAGE_MAX:
             raise RefusedError(400, "invalid_request", f"limit is 1 to {PAGE_MAX}")
         page = partial(ledger.page, after=query.get("after"), limit=int(limit), payment_id=query.get("payment_id"))
         try:

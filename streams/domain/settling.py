@@ -106,13 +106,14 @@ def _failed(row: PaymentRow, outcome: SettlementOutcome, context: Context, attem
     payment = row.payment
     refused = _transaction(payment, outcome, context)
     assert refused.error is not None, "a refusal without its error"
+    final = replace(refused.error, code="settlement_failed", retryable=False)
     begun = begin(payment, TransactionType.VOID, outcome, context, amount=payment.amount)
     after = advanced(
         payment,
         PaymentStatus.FAILED,
         context,
-        transactions=(*payment.transactions, refused, begun.transaction),
-        failure=replace(refused.error, code="settlement_failed", retryable=False),
+        transactions=(*payment.transactions, replace(refused, error=final), begun.transaction),
+        failure=final,
     )
     return decided(
         row,

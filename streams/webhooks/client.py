@@ -24,6 +24,7 @@ from streams.webhooks.signing import signed_headers
 
 TIMEOUT_S = 10.0  # the contract's, from resolving the name to the last byte of the answer's head
 CONNECTIONS_MAX = 200  # of all deliveries at once; each endpoint's share is the agent's to bound
+LOOKUP_S = 1.0  # of the name of an endpoint to be: the answer is due within two seconds
 GONE = 410
 
 
@@ -113,8 +114,10 @@ async def check_destination(url: str, mode: Mode) -> None:
     reach = reach_of(url, mode)
     parts = urlsplit(url)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        async with asyncio.timeout(LOOKUP_S):
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError
         return
     if not all(is_allowed(str(address[0]), reach) for *_, address in found):
         raise RefusedDestination(f"not a {reach} address")

@@ -7,7 +7,7 @@ ever closed and then completed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
@@ -45,6 +45,7 @@ _SELECT_RUN = cql.select("requested_at, requested_by, forced", "settlement_runs"
 _SELECT_RUN_PARTITIONS = cql.select(
     "partition, partitions, batches, closed_at", "settlement_run_partitions", "WHERE settlement_date = ?"
 )
+_SELECT_REPORTED_DATES = cql.select("DISTINCT settlement_date", "settlement_run_partitions")
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,8 +130,10 @@ class SettlementRecords:
     async def run(self, settlement_date: str) -> Run | None:
         """The run of a day, or None when nobody asked for it and no partition has closed it."""
         requests = await self._session.execute(_SELECT_RUN, (settlement_date,))
-        partitions = await self._session.execute(_SELECT_RUN_PARTITIONS, (settlement_date,))
-        if not requests and not partitions:
+        reports = {
+            row.partition: row for row in await self._session.execute(_SELECT_RUN_PARTITIONS, (settlement_date,))
+        }
+        if not requests and not reports:
             return None
         completed = 0
         totals: dict[str, dict[str, dict[str, int]]] = {}
@@ -141,10 +144,31 @@ class SettlementRecords:
                 _add(totals, batch.currency, "FAILED", batch.failed_count, batch.failed_amount)
         return Run(
             settlement_date=settlement_date,
-            status=_run_status(partitions, completed),
+            status=await self._run_status(settlement_date, reports, completed),
             totals=totals,
             requested_at=requests[0].requested_at if requests else None,
         )
+
+    async def _run_status(self, settlement_date: str, reports: Mapping[int, Row], completed: int) -> str:
+        """A partition tells of days in their order, from its oldest window on.
+
+        One that told of a later day and not of this one has nothing of this one.
+        """
+        through = dict(reports)
+        if not _all_told(through):
+            for later in await self._reported_dates(after=settlement_date):
+                for row in await self._session.execute(_SELECT_RUN_PARTITIONS, (later,)):
+                    through.setdefault(row.partition, row)
+                if _all_told(through):
+                    break
+            else:
+                return "CLOSING"
+        return "COMPLETED" if completed >= sum(row.batches for row in reports.values()) else "SUBMITTING"
+
+    async def _reported_dates(self, *, after: str) -> list[str]:
+        """Days that some partition told of, oldest first."""
+        pages = self._session.pages(_SELECT_REPORTED_DATES)
+        return sorted([row.settlement_date async for rows in pages for row in rows if row.settlement_date > after])
 
     async def batch(self, batch_id: str) -> Batch | None:
         """The batch with its chunks, or None."""
@@ -239,11 +263,8 @@ class SettlementRecords:
         )
 
 
-def _run_status(partitions: Iterable[Row], completed: int) -> str:
-    reported = list(partitions)
-    if not reported or len(reported) < reported[0].partitions:
-        return "CLOSING"
-    return "COMPLETED" if completed >= sum(row.batches for row in reported) else "SUBMITTING"
+def _all_told(reports: Mapping[int, Row]) -> bool:
+    return bool(reports) and len(reports) >= max(row.partitions for row in reports.values())
 
 
 def _add(totals: dict[str, dict[str, dict[str, int]]], currency: str, status: str, count: int, amount: int) -> None:

@@ -265,6 +265,21 @@ async def test_a_day_without_payments_completes_without_batches(store: RecordSto
     await _expect_run(store, "2027-02-02", "COMPLETED")
 
 
+async def test_a_day_that_partitions_have_passed_is_completed(store: RecordStore) -> None:
+    """Days are told in order, from a partition's oldest window on: of what came before nobody will ever tell."""
+    settlement, early, mixed = store.settlement, "2027-02-03", "2027-02-04"
+    request: dict[str, Any] = {"requested_at": 1, "requested_by": "operator", "forced": False}
+    for date in (early, mixed):
+        await settlement.create_run(date, **request)
+    told = {"partitions": 2, "occurred_at": 5, "batches": 0}
+    await settlement.write_day_closed({**told, "id": "d0", "date": mixed, "partition": 0})
+    for date in (early, mixed):
+        await _expect_run(store, date, "CLOSING")
+    await settlement.write_day_closed({**told, "id": "d1", "date": "2027-02-05", "partition": 1})
+    for date in (early, mixed):
+        await _expect_run(store, date, "COMPLETED")
+
+
 async def _expect_run(store: RecordStore, date: str, status: str) -> None:
     run = await store.settlement.run(date)
     assert run is not None

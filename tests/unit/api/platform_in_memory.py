@@ -25,7 +25,7 @@ from api.audit import Auditor, AuditTrail
 from api.auth import Authenticator
 from api.calls import Call
 from api.client_secrets import ClientSecrets
-from api.gate import Gate, HttpMetrics
+from api.gate import Gate
 from api.idempotency_keys import IdempotencyKeys
 from api.limits import RateLimits
 from api.merchants import Merchants
@@ -35,6 +35,7 @@ from api.ports import ClientCommand, Delivery
 from api.problems import Problem, refuse_unparsed
 from api.refusals import RefusalAudit
 from api.replies import CommandReply, ReplyBoard
+from api.request_log import RequestLog
 from api.routes import READERS, OpenAccess, Route
 from api.settlement import Settlement
 from api.settlement_runner import SettlementRunner, StartedRun
@@ -376,20 +377,20 @@ class Platform:
             self.records, self.pepper, "test", self.clock, lambda: time.monotonic() + self.seconds
         )
         self.registry = registry = CollectorRegistry()
-        metrics = HttpMetrics(registry)
+        self.request_log = RequestLog(registry, self.clock)
         self.refusals = RefusalAudit(self.records, self.clock, registry)
         await self.refusals.start()
         limits = RateLimits(self.settings, lambda: time.monotonic() + self.seconds)
-        gate = Gate(self.routes, self.authenticator, metrics, self.refusals, limits)
+        gate = Gate(self.routes, self.authenticator, self.request_log, self.refusals, limits)
         self._server = HttpServer(gate.application(), refuse_unparsed)
         self._server.add_port("127.0.0.1", 0, None)
         await self._server.start()
         self.port = self._server.ports[0]
-        await self._open_internal_port(settlement, auditor, metrics)
+        await self._open_internal_port(settlement, auditor)
         self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", auto_decompress=False)
         return self
 
-    async def _open_internal_port(self, settlement: Settlement, auditor: Auditor, metrics: HttpMetrics) -> None:
+    async def _open_internal_port(self, settlement: Settlement, auditor: Auditor) -> None:
         merchants = MerchantRows(self.records)
         operators = [
             *Merchants(merchants, auditor, self.clock).routes(),
@@ -398,7 +399,7 @@ class Platform:
             *settlement.operator_routes(),
         ]
         self.operator_routes = [*operators, *OpenApi("Operators", operators, READERS).routes()]
-        internal = OperatorGate(self.operator_routes, None, metrics, self.refusals)
+        internal = OperatorGate(self.operator_routes, None, self.request_log, self.refusals)
         self._internal = HttpServer(internal.application(), refuse_unparsed)
         self._internal.add_port("127.0.0.1", 0, None)
         await self._internal.start()

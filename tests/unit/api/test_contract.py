@@ -30,6 +30,11 @@ async def test_as_of_beyond_now_shows_the_payment_as_it_is(platform: Platform) -
         ("/payments/nonsense?as_of=-1", "as_of"),
         ("/payments/nonsense?as_of=", "as_of"),
         ("/payments/nonsense/events?limit=0", "limit"),
+        ("/payments/nonsense/events?starting_after=", "starting_after"),
+        ("/payments?starting_after=", "starting_after"),
+        ("/payments?created_before=9999-12-31T23:59:59-23:59", "created_before"),
+        ("/payments?created_after=0001-01-01T00:00:00%2B23:59", "created_after"),
+        ("/settlement_batches?starting_after=", "starting_after"),
         ("/payments/nonsense?x=1", "x"),
         ("/idempotency_keys/none?x=1", "x"),
         ("/openapi.json?x=1", "x"),
@@ -87,6 +92,20 @@ def test_currencies_that_are_none_are_currency_invalid(currencies: object) -> No
         parse_body(body, CreateMerchant)
     assert refused.value.code == "currency_invalid"
     assert str(refused.value.param).startswith("settlement_currencies")
+
+
+async def test_a_token_that_no_vault_made_is_for_the_provider_to_decline(platform: Platform) -> None:
+    payment_id = (await platform.create()).json["payment_id"]
+    confirmed = await platform.confirm(payment_id, body={"payment_method_token": "pm_of-somebody_else"})
+    assert (confirmed.status, confirmed.json["payment_method_token"]) == (202, "pm_of-somebody_else")
+
+
+@pytest.mark.parametrize("secret", ["x", "x" * 2_000])
+async def test_a_wrong_client_secret_is_403_however_long(platform: Platform, secret: str) -> None:
+    payment_id = (await platform.create()).json["payment_id"]
+    body = {"client_secret": secret}
+    refused = await platform.confirm(payment_id, key=platform.publishable_key, body=body)
+    assert (refused.status, refused.code) == (403, "forbidden")
 
 
 async def test_every_answer_has_a_request_id_and_is_not_sniffed(platform: Platform) -> None:

@@ -261,6 +261,14 @@ async def test_a_currency_that_the_merchant_does_not_settle_is_refused(platform:
     assert (await platform.create(currency="EUR")).status == 201
 
 
+@pytest.mark.parametrize("currency", ["ABC", "USD"])
+async def test_the_currency_is_checked_before_the_idempotency_key(platform: Platform, currency: str) -> None:
+    platform.add_merchant(MERCHANT, currencies=["EUR"])
+    refused = await platform.create("k" * 256, currency=currency)
+    assert refused.code == "currency_invalid"
+    assert (await platform.create("k" * 256, currency="EUR")).code == "idempotency_key_invalid"
+
+
 async def test_cors_is_open_for_confirm_and_get_and_nowhere_else(platform: Platform) -> None:
     path = "/payments/pay_" + "a" * 26
     for opened, method in ((path, "GET"), (f"{path}/confirm", "POST")):
@@ -277,6 +285,12 @@ async def test_cors_is_open_for_confirm_and_get_and_nowhere_else(platform: Platf
 
 async def test_a_compressed_body_is_415_and_is_not_inflated(platform: Platform) -> None:
     answer = await platform.call("POST", "/payments", raw=b"\x1f\x8b" * 100, headers={"Content-Encoding": "gzip"})
+    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+
+
+async def test_a_second_encoding_is_415_too(platform: Platform) -> None:
+    lines = b"Content-Encoding: identity\r\nContent-Encoding: gzip"
+    answer = await raw(platform, _head("POST", "/payments", platform.secret_key, lines, body()) + body())
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 

@@ -52,6 +52,29 @@ async def test_a_key_is_made_listed_rolled_and_revoked(platform: Platform) -> No
     await done(platform, "DELETE", f"{keys}/{rolled['key_id']}", status=404)
 
 
+async def test_currencies_and_scopes_come_back_in_the_order_given(platform: Platform) -> None:
+    merchant = await done(platform, "POST", "/merchants", {"name": "S", "settlement_currencies": ["USD", "EUR"]}, 201)
+    assert merchant["settlement_currencies"] == ["USD", "EUR"]
+    scopes = ["payments:write", "payments:read"]
+    keys = f"/merchants/{MERCHANT}/api_keys"
+    made = await done(platform, "POST", keys, {"kind": "restricted", "scopes": scopes}, 201)
+    assert made["scopes"] == scopes
+
+
+async def test_a_time_outside_the_calendar_ends_no_key(platform: Platform) -> None:
+    keys = f"/merchants/{MERCHANT}/api_keys"
+    body = {"kind": "secret", "expires_at": "9999-12-31T23:59:59-23:59"}
+    refused = await platform.operate("operator", "POST", keys, body)
+    assert (refused.status, refused.json["param"]) == (400, "expires_at")
+    assert (await platform.operate("operator", "GET", keys)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/merchants", "/settlement_batches", "/audit_log"])
+async def test_nothing_is_no_place_to_start_a_page(platform: Platform, path: str) -> None:
+    refused = await platform.operate("operator", "GET", f"{path}?starting_after=")
+    assert (refused.status, refused.json["param"]) == (400, "starting_after")
+
+
 @pytest.fixture
 def settled(platform: Platform) -> str:
     """The id of a batch of three payments, 10 each."""

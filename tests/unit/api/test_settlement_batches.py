@@ -58,6 +58,17 @@ async def test_of_one_day_only_its_batches_are_listed(platform: Platform, batche
     assert (empty["data"], empty["has_more"]) == ([], False)
 
 
+async def test_a_list_shows_a_batch_as_it_is_shown_alone(platform: Platform) -> None:
+    settled = platform.batches.settle(MERCHANT, "2026-11-23", 3)
+    assert settled.chunks
+    alone = (await platform.operate("auditor", "GET", f"/settlement_batches/{settled.batch_id}")).json
+    for listed in (
+        await platform.operate("auditor", "GET", "/settlement_batches"),
+        await platform.call("GET", "/settlement_batches"),
+    ):
+        assert listed.json["data"] == [alone]
+
+
 @pytest.mark.parametrize("query", ["starting_after=sb_x", "settlement_date=2026-11-20&starting_after=sb_b"])
 async def test_a_batch_that_is_not_in_the_list_is_no_place_to_start(
     platform: Platform, batches: list[str], query: str

@@ -108,6 +108,7 @@ def test_a_retryable_refusal_re_enters_the_next_day_three_days_at_most() -> None
     payment = decision.row.payment
     assert payment.failure is not None
     assert (payment.status, payment.failure.code) == (PaymentStatus.FAILED, "settlement_failed")
+    assert payment.failure in [transaction.error for transaction in payment.transactions]
     assert len({each.transaction_id for each in payment.transactions if each.type is SETTLEMENT}) == 3
     (entry,) = decision.entries
     assert isinstance(entry, EntryFailed)
