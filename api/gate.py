@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -126,18 +125,13 @@ class Gate:
             return response
         route = self._by_key.get((request.method, path)) if path is not None else None
         await self._identify(call, route)
-        with self._limited(call):
-            if route is None:
-                raise _no_route(request)
-            _check_accept(request, route)
-            _check_access(call, route)
-            await _read(call, route)
-            return await route.handler(call)
-
-    def _limited(self, call: Call) -> AbstractContextManager[None]:
         if self._limits is None or call.caller is None:
-            return nullcontext()
-        return self._limits.key(call.caller.key_id)
+            return await _handled(call, route)
+        self._limits.begin(call.caller.key_id)
+        try:
+            return await _handled(call, route)
+        finally:
+            self._limits.end(call.caller.key_id)
 
     async def _identify(self, call: Call, route: Route | None) -> None:
         if route is not None and isinstance(route.access, OpenAccess):
@@ -174,6 +168,16 @@ class Gate:
                 payment_id=call.payment_id,
             )
         )
+
+
+async def _handled(call: Call, route: Route | None) -> web.StreamResponse:
+    """By its route's handler, after the checks that follow the key's."""
+    if route is None:
+        raise _no_route(call.request)
+    _check_accept(call.request, route)
+    _check_access(call, route)
+    await _read(call, route)
+    return await route.handler(call)
 
 
 def _no_route(request: web.Request) -> Problem:

@@ -10,8 +10,7 @@ import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 
 from api.problems import Problem
@@ -76,9 +75,8 @@ class RateLimits:
         """A request from `address` had no valid key: it counts for several."""
         self._addresses.charge(address, KEY_REFUSED_COST - 1.0)
 
-    @contextmanager
-    def key(self, key_id: str) -> Iterator[None]:
-        """One request of the key, in flight within the block."""
+    def begin(self, key_id: str) -> None:
+        """One more request of the key is in flight, until `end`."""
         flying = self._in_flight.get(key_id, 0)
         if flying >= self._in_flight_max:
             raise _rate_limited("too many requests of this key at once", 1.0)
@@ -86,14 +84,13 @@ class RateLimits:
         if wait_s > 0.0:
             raise _rate_limited("too many requests with this key", wait_s)
         self._in_flight[key_id] = flying + 1
-        try:
-            yield
-        finally:
-            left = self._in_flight[key_id] - 1
-            if left:
-                self._in_flight[key_id] = left
-            else:
-                del self._in_flight[key_id]
+
+    def end(self, key_id: str) -> None:
+        left = self._in_flight[key_id] - 1
+        if left:
+            self._in_flight[key_id] = left
+        else:
+            del self._in_flight[key_id]
 
 
 def address_name(peer: object) -> str:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -47,12 +47,23 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting:
-    """One request's replies, in the order in which they were recorded. One task waits, on the loop that hears."""
+    """One request's replies, in the order in which they were recorded. One task waits, on the loop that hears.
 
-    def __init__(self) -> None:
+    A context: on leaving it nothing more is heard.
+    """
+
+    def __init__(self, leave: Callable[[], object] | None = None) -> None:
+        self._leave = leave
         self._heard: deque[CommandReply | None] = deque()
         self._wake: asyncio.Future[None] | None = None  # of the task that waits now
         self.is_patient = False  # waits for what comes after the first reply; a server that ends does not
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._leave is not None:
+            self._leave()
 
     def hear(self, reply: CommandReply | None) -> None:
         self._heard.append(reply)
@@ -102,14 +113,10 @@ class ReplyBoard:
         for waiting in self._waiting.values():
             waiting.drain()
 
-    @contextmanager
-    def waiting(self, correlation_id: str) -> Iterator[Waiting]:
+    def waiting(self, correlation_id: str) -> Waiting:
         """Hears every reply to `correlation_id` from now on; begin before the command is sent."""
-        waiting = self._waiting[correlation_id] = Waiting()
-        try:
-            yield waiting
-        finally:
-            del self._waiting[correlation_id]
+        waiting = self._waiting[correlation_id] = Waiting(partial(self._waiting.pop, correlation_id))
+        return waiting
 
     def deliver(self, replies: list[CommandReply]) -> None:
         """Hands each reply to its request; a request that has gone (answered 202, client left) needs none."""

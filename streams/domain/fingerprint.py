@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from streams.domain.commands import Idempotency
 from streams.domain.envelope import Value
 from streams.domain.payment import Fingerprint
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-# made once: json.dumps makes one for each request
+_CANONICAL = msgspec.json.Encoder(order="sorted")
 
 
 class FingerprintKey(Value, frozen=True, kw_only=True, gc=False):
@@ -25,7 +25,7 @@ class FingerprintKey(Value, frozen=True, kw_only=True, gc=False):
 
 def canonical(request: Mapping[str, Any]) -> bytes:
     """The validated fields of a request as bytes that do not depend on their order or on white space."""
-    return _CANONICAL.encode(request).encode()
+    return _CANONICAL.encode(request)
 
 
 def idempotency(

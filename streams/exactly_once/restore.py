@@ -93,8 +93,8 @@ def restore_tables(
 ) -> int:
     """Bring every table of a lane up to the end of its changelog; returns how many records were applied.
 
-    The target is the read_uncommitted end: after InitProducerId no transaction of this lane is open, so a
-    read_committed reader must get there. It ends at the target, never by time-out. Raises Abandoned.
+    The target is the read_uncommitted end, and the reader is read_committed: a transaction that is open still, under
+    whichever id, is waited for. It ends at the target, never by time-out. Raises Abandoned.
     """
     restored = 0
     reader = clients.consumer(

@@ -75,6 +75,7 @@ def _killed_at(*points: str) -> Scenario:
 def _state_set_back(harness: Harness, source: random.Random) -> None:
     """Every worker starts with its state of some time ago: only the changelog knows of what came after."""
     old = harness.root / "old"
+    _for_a_while(harness)
     for _ in range(2):
         harness.workers.retire_all()
         for worker in harness.workers.all.values():
