@@ -39,7 +39,7 @@ PAGE_ROWS = 1000  # a page of settlement items is about 200 KiB
 RECONNECT_MAX_S = 2.0  # a returning node is used again within this time
 
 _NO_DELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-"""The driver sends a request in pieces of 4 KiB; without this the second waits for the ACK of the first, up to 40 ms."""
+"""The driver sends a request in pieces of 4 KiB. Without this the second waits for the first one's ACK, up to 40 ms."""
 
 _SELECT_SCHEMA = "SELECT version FROM schema_migrations WHERE scope = 'records' LIMIT 1"
 

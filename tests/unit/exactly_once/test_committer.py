@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streams.exactly_once.agent import AgentSpec
-from streams.exactly_once.committer import RECORDS_MAX, Commit, Committer
+from streams.exactly_once.committer import PAUSES_MAX, RECORDS_MAX, Commit, Committer
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effects import Effects, State
 from streams.exactly_once.errors import CommitAborted
@@ -76,10 +76,11 @@ class Stand:
         commit = self.started[-1]
         return [lane.partition for lane, _ in commit.lanes], commit.lender.partition
 
-    def end(self, outcome: Receipt | Exception | None = None) -> None:
+    def end(self, outcome: Receipt | Exception | None = None, *, took_s: float = 0.0) -> None:
         """The transaction in flight comes back, its lanes hear of it."""
         commit = self.started[-1]
         commit.run()
+        commit.seconds = took_s
         commit.outcome = outcome or commit.outcome
         self.committer.ended()
         for lane, _ in commit.lanes:
@@ -197,3 +198,29 @@ def test_an_error_of_the_thread_is_the_transactions_outcome() -> None:
     stand.started[0].producer.commit = broken  # type: ignore[method-assign]
     stand.started[0].run()
     assert isinstance(stand.started[0].outcome, ZeroDivisionError)
+
+
+def test_a_worker_pauses_for_half_of_what_its_last_transaction_took_and_no_longer_than_so_long() -> None:
+    stand = Stand(2, pause_s=0.004)
+    for took_s, pause_s in ((0.03, 0.015), (10.0, PAUSES_MAX * 0.004)):
+        stand.complete(0)
+        assert stand.begin() is not None
+        stand.end(took_s=took_s)
+        stand.complete(1)
+        assert stand.begin() is None
+        due_in_s = stand.committer.due_in_s()
+        assert due_in_s is not None
+        assert due_in_s == pytest.approx(pause_s, abs=0.004)
+        time.sleep(due_in_s)
+        assert stand.begin() is not None
+        stand.end()
+
+
+def test_lanes_that_leave_do_not_pause() -> None:
+    stand = Stand(2, pause_s=0.001)
+    stand.complete(0)
+    stand.begin()
+    stand.end(took_s=10.0)
+    stand.complete(1)
+    stand.lanes[1].state = LaneState.DRAINING
+    assert stand.begin() == ([1], 1)
