@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from streams.exactly_once.agent import AgentSpec, DeadLetterHook, DeciderHandler, EffectorHandler
+from streams.exactly_once.allocator import keep_few_arenas
 from streams.exactly_once.attachment import LaneTable, LaneTableManager, LaneTransport, lane_config
 from streams.exactly_once.errors import EngineError
 from streams.exactly_once.lane_service import Assignment, LaneService
@@ -190,6 +191,7 @@ class App(faust.App):
 
     async def on_start(self) -> None:
         """Start the pump before the group can assign anything."""
+        keep_few_arenas()
         tune_interpreter()
         self.lanes.start()
         await super().on_start()

@@ -5,8 +5,6 @@ The order matters (exactly-once guide, "Fencing"): InitProducerId, stable commit
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -18,6 +16,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from streams.exactly_once.allocator import give_memory_back
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.errors import StateMismatch
 from streams.exactly_once.lane import Partition
@@ -129,14 +128,8 @@ def restore_tables(
         reader.close()
     if restored >= MANY:
         del ends, reader
-        _give_memory_back()
+        give_memory_back()
     return restored
-
-
-def _give_memory_back() -> None:
-    """What a restore has fetched is freed, but glibc keeps it: at three million keys 76 MB for the process's life."""
-    with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_offsets(lane: str, embedded: dict[Partition, int] | None, committed: dict[Partition, int], app: str) -> None:
