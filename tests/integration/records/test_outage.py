@@ -36,6 +36,20 @@ async def test_a_port_where_nobody_listens_is_an_outage() -> None:
             await RecordsSession.connect(address, "payments")
 
 
+async def test_a_request_in_several_pieces_does_not_wait_between_them(
+    address_of: Callable[[str], CassandraAddress],
+) -> None:
+    """The driver cuts requests into pieces of 4 KiB; with Nagle each waits for the ACK of the one before."""
+    session = await RecordsSession.connect(address_of(STACK_ADMIN), "payments")
+    try:
+        pools = session._cluster.get_connection_holders()
+        sockets = [connection._socket for pool in pools for connection in pool.get_connections()]
+        assert sockets
+        assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+    finally:
+        await session.close()
+
+
 async def test_a_server_of_another_authority_is_not_spoken_to(
     address_of: Callable[[str], CassandraAddress], servers: Servers, tmp_path: Path
 ) -> None:
