@@ -47,8 +47,8 @@ class AgentSpec:
     on_dead_letter: DeadLetterHook | None = None  # may stage what the failed record's senders must hear
     concurrency: int = 200  # effectors: handlers in flight per lane
     batch_max: int = 1000  # deciders: records per call
-    commit_pause_s: float = COMMIT_PAUSE_S  # from the end of a lane's commit to the beginning of its next
-    commit_interval_s: float = 0.0  # least time between two commits of a lane; the first after a pause never waits
+    commit_pause_s: float = COMMIT_PAUSE_S  # from the end of a transaction to the beginning of the next of its id
+    commit_interval_s: float = 0.0  # for which a lane waits, unless another lane's transaction takes its work along
 
     @property
     def all_tables(self) -> tuple[TableSpec, ...]:
