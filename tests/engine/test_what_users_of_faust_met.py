@@ -28,6 +28,7 @@ from ops.chaos.engine.workers import Worker
 
 SETTLE_S = 60.0
 KEYS = 200
+SLOW = 200  # records of one slow key: ten seconds of work, and looking at what is done takes one
 Start = Callable[..., Harness]
 
 
@@ -101,13 +102,13 @@ def test_a_slow_record_is_not_skipped_by_the_commits_of_those_behind_it(start: S
     harness = start(partitions=1)
     worker = harness.workers.start()
     harness.recovery_s(SETTLE_S)
-    append(harness.cluster, harness.topics, (pair for _ in range(60) for pair in (("slow2", "2"), ("k5", "3"))))
+    append(harness.cluster, harness.topics, (pair for _ in range(SLOW) for pair in (("slow2", "2"), ("k5", "3"))))
     seen = 0
     while seen < 20:  # fast ones are answered, most of the slow ones are not
         seen = sum(entry.key == b"k5" for entry in harness.checker.read(harness.topics.echo))
     harness.workers.kill(worker)
     answered = sum(entry.key == b"slow2" for entry in harness.checker.read(harness.topics.echo))
-    assert answered < 60, "nothing was under way when the worker was killed"
+    assert answered < SLOW, "nothing was under way when the worker was killed"
     harness.workers.start()
     assert harness.finish(SETTLE_S).violations == []
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -172,17 +169,6 @@ def test_only_full_transitive_versions_are_accepted(registry_as: RegistryAs) -> 
 def test_nobody_but_the_operator_registers(registry_as: RegistryAs) -> None:
     with pytest.raises(RegistryError, match="403"):
         registry_as("payment-api").register(subject("Probe", topic=f"t-topics-{uuid.uuid4().hex[:8]}"))
-
-
-def test_who_shows_no_certificate_reads_and_writes_nothing(servers: Servers) -> None:
-    context = ssl.create_default_context(cafile=str(servers.home.ca))
-    with urlopen(f"{servers.registry_url}/subjects", context=context) as answer:
-        assert "payments.events-PaymentCreated" in json.load(answer)
-    write = Request(f"{servers.registry_url}/subjects/t-topics-anonymous/versions", b"{}", method="POST")
-    with pytest.raises(HTTPError) as refused:
-        urlopen(write, context=context)
-    with refused.value as answer:
-        assert answer.code == 403
 
 
 def test_a_service_that_has_started_before_starts_without_the_registry(settings: Settings) -> None:
