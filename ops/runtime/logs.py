@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ _OUR_FIELDS = frozenset({"at", "caller", "level", "method", "request_id", "route
 _SAFE_EXCEPTION_ROOTS = ("confluent_kafka", "cimpl", "cassandra", "ssl", "ops", "streams", "tables", "topics")
 """Modules whose exceptions speak of servers, files and our own state, never of what a client sent."""
 
-_ids: ContextVar[Mapping[str, str | int | None]] = ContextVar("ids of log lines", default={})  # noqa: B039 - never changed
+_ids: ContextVar[Mapping[str, str | int | None]] = ContextVar("ids of log lines", default=MappingProxyType({}))
 
 _QUIET_LOGGERS = {"aiohttp.access": logging.CRITICAL, "asyncio": logging.WARNING, "cassandra": logging.WARNING}
 """aiohttp's access log would print request lines; ours (`request`) is written by the server itself."""
@@ -121,12 +122,17 @@ def logger() -> structlog.typing.FilteringBoundLogger:
     return bound
 
 
-class log_context:  # noqa: N801 - used as the function it was; a generator's context costs every request twice as much
+def log_context(**ids: str | int | None) -> LogContext:
     """Binds ids (request_id, payment_id, trace_id, ...) to every line logged inside, in this task and its children."""
+    return LogContext(ids)
+
+
+class LogContext:
+    """What `log_context` gives. A generator's context costs every request twice as much."""
 
     __slots__ = ("_bound", "_token")
 
-    def __init__(self, **ids: str | int | None) -> None:
+    def __init__(self, ids: Mapping[str, str | int | None]) -> None:
         self._bound = ids
 
     def __enter__(self) -> None:
