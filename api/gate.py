@@ -16,7 +16,7 @@ from aiohttp import web
 
 from api.auth import Authenticator
 from api.bodies import card_data_forbidden, check_media_type, parse_body, read_body
-from api.calls import Call, Principal
+from api.calls import Call
 from api.card_data import holds_card_number, is_forbidden_name
 from api.limits import RateLimits, address_name
 from api.problems import Problem, not_found, unavailable
@@ -253,7 +253,7 @@ def _quality(parameters: list[str]) -> float:
 def _check_access(call: Call, route: Route) -> None:
     match route.access:
         case KeyAccess() as access:
-            _check_key(call.principal, access)
+            _check_key(call, access, route)
         case OperatorAccess(identities):
             if call.operator not in identities:
                 raise Problem("forbidden", "not for this identity")
@@ -261,8 +261,10 @@ def _check_access(call: Call, route: Route) -> None:
             pass
 
 
-def _check_key(caller: Principal, access: KeyAccess) -> None:
-    if caller.kind == "publishable" and not access.publishable:
+def _check_key(call: Call, access: KeyAccess, route: Route) -> None:
+    caller = call.principal
+    is_open = access.publishable and route.query_of_secret_keys.isdisjoint(call.request.query)
+    if caller.kind == "publishable" and not is_open:
         raise Problem("forbidden", "not with a publishable key")
     if caller.kind == "restricted" and access.scope not in caller.scopes:
         raise Problem("forbidden", f"the key lacks the scope {access.scope}")

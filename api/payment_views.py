@@ -71,7 +71,8 @@ class PaymentViews:
                 handler=self.get,
                 summary="A payment with its transactions",
                 access=KeyAccess("payments:read", publishable=True),
-                query={"as_of": "a time (RFC 3339) or a version: the payment as it was"},
+                query={"as_of": "a time (RFC 3339) or a version: the payment as it was (not with a publishable key)"},
+                query_of_secret_keys=frozenset({"as_of"}),
                 answers={200: PaymentDocument},
                 problems=frozenset({"not_found", "unavailable"}),
                 cors=True,
@@ -90,10 +91,7 @@ class PaymentViews:
 
     async def get(self, call: Call) -> web.Response:
         """The payment as it is recorded, or as it was."""
-        as_of = call.query.get("as_of")
-        if as_of is not None and call.principal.kind == "publishable":
-            raise Problem("forbidden", "not with a publishable key")
-        payment = await self.owned(call, as_of)
+        payment = await self.owned(call, call.query.get("as_of"))
         if call.principal.kind == "publishable":
             self.require_client_secret(payment.payment_id, call.request.headers.get("Client-Secret"))
         return call.answer(200, await self._answers.document(call, payment, with_secret=True))

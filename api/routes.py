@@ -74,6 +74,7 @@ class Route:
     body_optional: bool = False
     check: Callable[[Call], None] | None = None  # of the body's fields, what its type does not say; raises Problem
     query: Mapping[str, str] = field(default_factory=dict)  # parameter -> what it means
+    query_of_secret_keys: frozenset[str] = frozenset()  # parameters that a publishable key may not use
     headers: Mapping[str, str] = field(default_factory=dict)  # request header -> what it means; never required
     idempotency_key: IdempotencyKey = IdempotencyKey.IGNORED
     cors: bool = False

@@ -79,7 +79,7 @@ class HardenedProtocol(web.RequestHandler):
         elif self._body.is_eof() and data:
             self._start_head_timer()
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX + REQUEST_LINE_BYTES_MAX:
+            if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(_HeadTooLarge())
 
     def _start_head_timer(self) -> None:
@@ -182,9 +182,10 @@ def _refusal(error: BaseException | None) -> tuple[int, str, str]:
 
 def check_head_size(request: web.BaseRequest) -> tuple[int, str, str] | None:
     """(status, code, detail) when a parsed request's line or head is over its limit; else None."""
-    if len(request.method) + len(request.raw_path.encode(errors="surrogateescape")) + 10 > REQUEST_LINE_BYTES_MAX:
+    line_bytes = len(request.method) + len(request.raw_path.encode(errors="surrogateescape")) + 10
+    if line_bytes > REQUEST_LINE_BYTES_MAX:
         return 414, "uri_too_long", f"a request line has at most {REQUEST_LINE_BYTES_MAX} bytes"
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEAD_BYTES_MAX:
+    if line_bytes + 2 + sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > HEAD_BYTES_MAX:
         return 431, "headers_too_large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes"
     return None
 

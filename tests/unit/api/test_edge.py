@@ -242,7 +242,8 @@ async def test_restricted_keys_do_what_their_scopes_say_and_publishable_ones_onl
     assert (await platform.call("POST", "/payments", PAYMENT, key=reader)).status == 403
     assert (await platform.call("POST", "/payments", PAYMENT, key=platform.publishable_key)).status == 403
     assert (await platform.call("GET", "/payments", key=platform.publishable_key)).status == 403
-    assert (await platform.call("GET", f"{path}?as_of=1", key=platform.publishable_key)).status == 403
+    for query in ("as_of=1", "as_of=never", "as_of=1&as_of=1", "as_of=1&unknown=1"):
+        assert (await platform.call("GET", f"{path}?{query}", key=platform.publishable_key)).status == 403, query
 
 
 async def test_a_suspended_merchant_reads_and_cancels_but_neither_creates_nor_confirms(platform: Platform) -> None:
@@ -305,6 +306,7 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
         (GET + b"A: " + b"a" * 33_000 + b"\r\n", 431, "headers_too_large"),
         (GET + b"".join(b"A%d: %s\r\n" % (n, b"a" * 5_000) for n in range(8)), 431, "headers_too_large"),
         (GET + b"A: b\r\n" * 200, 431, "headers_too_large"),
+        (b"GET /" + b"a" * 8_000 + b" HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 25_000 + b"\r\n", 431, "headers_too_large"),
         (f"GET /{VISA}\x00 HTTP/1.1\r\n".encode(), 400, "invalid_request"),
         (POST + b"Transfer-Encoding: chunked\r\n", 400, "invalid_request"),
         (POST + b"Content-Length: 2\r\n", 400, "invalid_request"),
