@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 @app.callback()
 def chaos() -> None:
     """Inject faults and check the invariants."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it has started ends with it, as on Ctrl-C
 
 
 @app.command()
