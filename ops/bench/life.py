@@ -9,20 +9,16 @@ import uuid
 from dataclasses import dataclass
 
 import msgspec
-import psutil
 
+from ops.bench.rest import processes_of, rest, spent_s
 from ops.demo.client import Client, GaveUp
 from ops.demo.platform import Platform
 from ops.demo.receiver import Delivery, Receiver
 from ops.local.errors import StackError
 from ops.local.layout import Home
-from ops.local.status import status_document
 
 WEBHOOKS = 3  # of each payment: created, processing, authorized
 WARM_UP_S = 5.0
-IDLE_S = 10.0
-IDLE_TRIES = 8
-CALM = 0.9  # of what it was in the time before: it does not become less any more
 DELIVERED_WITHIN_S = 60.0
 TOKEN = "pm_card_visa"  # noqa: S105 - the provider simulator's, always approved
 
@@ -119,13 +115,13 @@ async def measure_life(home: Home, platform: Platform, payments: int, rate: floa
         endpoint_id = await shop.listen(receiver)
         try:
             await _run(shop, receiver, heard, round(rate * WARM_UP_S), rate)
-            processes = [(s.name, s.instance, psutil.Process(s.pid)) for s in status_document(home).services if s.pid]
-            idle = await _idle_cost(processes)
-            before = [_spent_s(process) for _, _, process in processes]
+            processes = processes_of(home)
+            idle = await rest(processes)
+            before = spent_s(processes)
             began = time.monotonic()
             webhooks = await _run(shop, receiver, heard, payments, rate)
             took_s = time.monotonic() - began
-            spent = [_spent_s(process) for _, _, process in processes]
+            spent = spent_s(processes)
         finally:
             await shop.hang_up(endpoint_id)
     finally:
@@ -164,21 +160,3 @@ async def _run(shop: _Shop, receiver: Receiver, heard: asyncio.Event, payments: 
             heard.clear()
             await heard.wait()
     return sum(len(receiver.of(payment_id)) for payment_id in paid)
-
-
-async def _idle_cost(processes: list[tuple[str, int, psutil.Process]]) -> list[float]:
-    """CPU seconds per second of each, while nobody does anything and what came before is done. Raises StackError."""
-    last_s = float("inf")
-    for _ in range(IDLE_TRIES):
-        before = [_spent_s(process) for _, _, process in processes]
-        await asyncio.sleep(IDLE_S)
-        costs = [(_spent_s(process) - b) / IDLE_S for (_, _, process), b in zip(processes, before, strict=True)]
-        if sum(costs) > CALM * last_s:
-            return costs
-        last_s = sum(costs)
-    raise StackError("the stack does not come to rest", "Measure when nobody else uses it.")
-
-
-def _spent_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system

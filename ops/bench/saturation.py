@@ -6,18 +6,17 @@ within the time that a client waits. Beyond saturation answers are 202 (later th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from ops.bench.create import Latencies, Load, open_session
+from ops.bench.rest import Processes, rest
 from ops.demo.platform import Platform
 
 FIRST_RATE = 50.0  # requests per second
 GROWTH = 1.25
 SUSTAINED = "201"
-CALM_S = 10.0  # after the step that was too much: what it left behind is done, and its backlog is forgotten
 
 
 class Saturation(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,15 +27,20 @@ class Saturation(msgspec.Struct, frozen=True, kw_only=True):
     at_half: Latencies | None
 
 
-async def measure_saturation(platform: Platform, step_s: float, seconds: float) -> Saturation:
-    """Steps of `step_s` seconds each until one is not sustained, then `seconds` at half of the last one that was."""
+async def measure_saturation(platform: Platform, processes: Processes, step_s: float, seconds: float) -> Saturation:
+    """Steps of `step_s` seconds each until one is not sustained, then `seconds` at half of the last one that was.
+
+    In between the stack's `processes` come to rest again: what was too much for them has left its own work behind.
+    Raises StackError when they do not.
+    """
+    idle = await rest(processes)
     async with open_session(platform) as session:
         load = Load(session, platform.urls["api"], platform.secret_key)
         steps = [step async for step in _climb(load, step_s)]
         sustained = [step.rate_wanted for step in steps if is_sustained(step)]
         if not sustained:
             return Saturation(saturation_rate=None, steps=steps, at_half=None)
-        await asyncio.sleep(CALM_S)
+        await rest(processes, idle)
         half = await _step(load, sustained[-1] / 2, seconds)
     return Saturation(saturation_rate=sustained[-1], steps=steps, at_half=half)
 

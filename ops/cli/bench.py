@@ -43,12 +43,13 @@ def saturation(
     home: HomeOption = None,
 ) -> None:
     """The highest rate of POST /payments that the platform keeps up with, and the latency at half of it."""
+    from ops.bench.rest import processes_of
     from ops.bench.saturation import measure_saturation
     from ops.demo.platform import find_platform
 
     with plain_errors():
-        platform = find_platform(chosen_home(home))
-        _print(asyncio.run(measure_saturation(platform, step, seconds)))
+        chosen = chosen_home(home)
+        _print(asyncio.run(measure_saturation(find_platform(chosen), processes_of(chosen), step, seconds)))
 
 
 @app.command()

@@ -17,7 +17,8 @@ from ops.local.java import java_command
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, write_atomically
 from ops.local.probes import client_context, exchange
 
-HEAP_MB = 384
+HEAP_MB = 512
+YOUNG_MB = 192  # of the heap; what requests leave behind dies in it (decision 0028)
 MAIN = "org.apache.cassandra.service.CassandraDaemon"
 DATACENTER = "local"
 RING = 2**64
@@ -125,8 +126,9 @@ def _durability_and_size() -> dict[str, Any]:
         "commitlog_sync": "batch",  # a write is answered after an fsync that it shares with those beside it
         "commitlog_segment_size": "8MiB",
         "commitlog_total_space": "256MiB",
+        "memtable_allocation_type": "offheap_objects",  # on the heap each collection copied them: decision 0028
         "memtable_heap_space": "64MiB",
-        "memtable_offheap_space": "32MiB",
+        "memtable_offheap_space": "64MiB",
         "memtable": {"configurations": {"default": {"class_name": "TrieMemtable"}}},
         "sstable": {"selected_format": "bti"},
         "file_cache_size": "32MiB",
@@ -138,6 +140,7 @@ def _durability_and_size() -> dict[str, Any]:
         "concurrent_counter_writes": 2,
         "native_transport_max_threads": 32,
         "concurrent_compactors": 1,
+        "compaction_throughput": "4MiB/s",  # as fast as it can it takes a core for seconds: decision 0028
         # What tables/records/write_groups.py puts into one request is meant; the defaults would warn of each.
         "batch_size_warn_threshold": "32KiB",
         "unlogged_batch_across_partitions_warn_threshold": 64,
@@ -216,7 +219,8 @@ def start_command(home: Home, cache: Path, config: StackConfig, node: int, *, fi
         f"-Dcassandra.system_auth.default_rf={config.nodes}",
         f"-Dcassandra.system_distributed.default_rf={config.nodes}",
         f"-Dcassandra.system_traces.default_rf={config.nodes}",
-        "-XX:MaxDirectMemorySize=128m",
+        "-XX:MaxDirectMemorySize=256m",
+        f"-Xmn{YOUNG_MB}m",
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENS),
         *(f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTS),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ops.local import registry
+from ops.local import cassandra, kafka, registry
 from ops.local.jars import read_lock
 from ops.local.layout import CHECKOUT, SERVICES, Home, Ports, StackConfig
 from ops.local.service_environment import service_environment
@@ -95,15 +95,15 @@ def _servers() -> dict[str, Any]:
         "kafka": {
             **prepared,
             "image": f"apache/kafka:{versions['kafka']}",
-            "environment": {"KAFKA_HEAP_OPTS": "-Xmx256m"},
+            "environment": {"KAFKA_HEAP_OPTS": f"-Xms{kafka.HEAP_MB}m -Xmx{kafka.HEAP_MB}m -Xmn{kafka.YOUNG_MB}m"},
             "entrypoint": ["bash", "-ec", KAFKA_SCRIPT],
         },
         "cassandra": {
             **prepared,
             "image": f"cassandra:{versions['cassandra']}",
             "environment": {
-                "MAX_HEAP_SIZE": "384m",
-                "HEAP_NEWSIZE": "96m",
+                "MAX_HEAP_SIZE": f"{cassandra.HEAP_MB}m",
+                "HEAP_NEWSIZE": f"{cassandra.YOUNG_MB}m",
                 "JVM_EXTRA_OPTS": "-Dcassandra-rackdc.properties=file:///payments/conf/cassandra-rackdc.properties",
             },
             "entrypoint": ["bash", "-ec", CASSANDRA_SCRIPT],

@@ -13,9 +13,8 @@ from ops.local.java import java_command
 from ops.local.layout import STACK_ADMIN, Home, Ports, StackConfig, write_atomically
 from ops.local.probes import client_context, exchange
 
-HEAP_MB = 256
-# All of the heap from the start, half of it for what dies young, as requests do: decision 0020 has what was measured.
-HEAP_OPTIONS = ("-Xms256m", "-Xmn128m")
+HEAP_MB = 512
+YOUNG_MB = 384  # of the heap; what requests leave behind dies in it (decision 0028)
 INTERNAL_PARTITIONS = 3  # of __consumer_offsets and its like: a local stack has few groups
 # Eligible leader replicas (KIP-966) take a broker that was killed for one that lost its data, so that nobody may lead
 # but by an unclean election. Of no use to a broker that is alone.
@@ -175,7 +174,7 @@ def listeners(nodes: int, ports: Ports) -> list[tuple[str, str, int]]:
 
 def start_command(home: Home, cache: Path, node: int) -> list[str]:
     arguments = (str(properties_file(home, node)),)
-    options = (*HEAP_OPTIONS, *_log_options(home))
+    options = (f"-Xms{HEAP_MB}m", f"-Xmn{YOUNG_MB}m", *_log_options(home))
     return java_command(MAIN, class_path(cache, "kafka"), HEAP_MB, options, arguments, works_hard=True)
 
 

@@ -17,7 +17,7 @@ from ops.local.layout import SERVICES, Home, Ports, StackConfig
 
 GIB = 1 << 30
 DISK_BYTES = 2 * GIB  # logs and commit logs of a first day, and room to compact
-SERVERS_BYTES_PER_NODE = 1 * GIB  # Kafka and Cassandra of one node, as measured
+SERVERS_BYTES_PER_NODE = 3 * GIB // 2  # Kafka and Cassandra of one node, as measured
 OTHERS_BYTES = 1 * GIB  # registry and the Python services
 
 

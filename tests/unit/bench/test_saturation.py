@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ops.bench import saturation
+from ops.bench import rest
 from ops.bench.saturation import Saturation, measure_saturation
 
 STEP_S = 0.2  # 10, 12 and 16 requests in the first steps
@@ -33,12 +33,12 @@ async def measure(refused: range) -> Saturation:
             secret_key="of the bench",
             public=ssl.create_default_context(),
         )
-        return await measure_saturation(cast("Any", platform), STEP_S, STEP_S)
+        return await measure_saturation(cast("Any", platform), (), STEP_S, STEP_S)
 
 
 @pytest.fixture(autouse=True)
-def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saturation, "CALM_S", 0.0)
+def _rests_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "LOOK_S", 0.0)
 
 
 async def test_the_last_rate_before_a_refusal_is_saturation_and_half_of_it_is_measured() -> None:
