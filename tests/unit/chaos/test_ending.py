@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 PROGRAM = """
-import signal
+import time
 from ops.cli.chaos import chaos
 
 chaos()
-print("begun", flush=True)
 try:
-    signal.pause()
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.1)
 finally:
     print("ended", flush=True)
 """
