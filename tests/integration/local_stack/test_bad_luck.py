@@ -68,7 +68,7 @@ def test_java_that_does_not_run_is_named(tmp_path: Path, port_base: int) -> None
 def test_too_little_memory_is_said_before_anything_starts() -> None:
     with pytest.raises(StackError, match=r"0\.5 GiB of memory are free.*needs 5\.5 GiB.*--nodes 1"):
         check_memory(StackConfig(nodes=3), GIB // 2)
-    check_memory(StackConfig(nodes=1), 2 * GIB)
+    check_memory(StackConfig(nodes=1), 5 * GIB // 2)
 
 
 def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
