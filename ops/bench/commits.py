@@ -13,8 +13,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from ops.bench.engine.broker import Broker
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.layers import Layer, Row, Send
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.table_spec import TableSpec
-from streams.exactly_once.transaction import LaneProducer, Membership, Work
+from streams.exactly_once.transaction import LaneProducer, Work
 
 ROWS = TableSpec("rows", encode=bytes, decode=bytes)
 PARTITIONS = 4

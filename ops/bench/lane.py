@@ -22,11 +22,12 @@ from streams.exactly_once.agent import AgentSpec
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effects import Effects, State
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import Input, Output, Record
 from streams.exactly_once.store import LaneStore
 from streams.exactly_once.table_spec import TableSpec
-from streams.exactly_once.transaction import LaneProducer, Membership, Receipt
+from streams.exactly_once.transaction import LaneProducer, Receipt
 
 TOPIC, PARTITION = "movements", 0
 COMMIT_EVERY = 2_000  # records of a busy lane's commit

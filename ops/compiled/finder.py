@@ -28,6 +28,7 @@ MODULES = (
     "streams.exactly_once.layers",
     "streams.exactly_once.intake",
     "streams.exactly_once.bulk",
+    "streams.exactly_once.producer.batches",
 )
 
 

@@ -10,8 +10,8 @@ from streams.exactly_once.records import Input, Output, Record
 from streams.exactly_once.table_spec import TableSpec
 
 COMMIT_PAUSE_S = 0.004
-"""The coordinator answers a commit before its markers are written, and refuses the next transaction until they are:
-librdkafka then waits 20 ms. Pausing for as long as the markers take made a cycle of 16 ms one of 11 (decision 0021)."""
+"""The coordinator answers a commit before its markers are written, and refuses the id's next transaction until they
+are: this is how long they take (decision 0021)."""
 
 DeciderHandler = Callable[[Sequence[Record], State, Effects], None]
 EffectorHandler = Callable[[Record, State, Effects], Awaitable[None]]
@@ -47,7 +47,7 @@ class AgentSpec:
     on_dead_letter: DeadLetterHook | None = None  # may stage what the failed record's senders must hear
     concurrency: int = 200  # effectors: handlers in flight per lane
     batch_max: int = 1000  # deciders: records per call
-    commit_pause_s: float = COMMIT_PAUSE_S  # from the end of a transaction to the beginning of the next of its id
+    commit_pause_s: float = COMMIT_PAUSE_S  # from the end of a worker's transaction to the beginning of its next
     commit_interval_s: float = 0.0  # for which a lane waits, unless another lane's transaction takes its work along
 
     @property

@@ -14,7 +14,7 @@ import faust
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from streams.exactly_once.agent import AgentSpec, DeadLetterHook, DeciderHandler, EffectorHandler
+from streams.exactly_once.agent import COMMIT_PAUSE_S, AgentSpec, DeadLetterHook, DeciderHandler, EffectorHandler
 from streams.exactly_once.allocator import keep_few_arenas
 from streams.exactly_once.attachment import LaneTable, LaneTableManager, LaneTransport, lane_config
 from streams.exactly_once.errors import EngineError
@@ -121,11 +121,13 @@ class App(faust.App):
         tables: Sequence[TableSpec] = (),
         on_dead_letter: DeadLetterHook | None = None,
         commit_interval_s: float = 0.0,
+        commit_pause_s: float = COMMIT_PAUSE_S,
     ) -> Callable[[DeciderHandler], DeciderHandler]:
         """Declare the decorated function a decider: exactly once, in batches of one partition, no I/O.
 
-        Its lanes are the partitions that `inputs` share. `commit_interval_s` groups what nobody waits for: each
-        transaction costs the broker some milliseconds of CPU, whatever it carries.
+        Its lanes are the partitions that `inputs` share. A transaction costs the brokers two
+        milliseconds of CPU, whatever it carries. So `commit_interval_s` groups what nobody waits for, and
+        `commit_pause_s` after each transaction what somebody does: the first after a quiet time goes out at once.
         """
 
         def declare(handler: DeciderHandler) -> DeciderHandler:
@@ -141,6 +143,7 @@ class App(faust.App):
                     dead_letters=self._dead_letters,
                     on_dead_letter=on_dead_letter,
                     commit_interval_s=commit_interval_s,
+                    commit_pause_s=commit_pause_s,
                 )
             )
             return handler

@@ -22,7 +22,7 @@ from mode import Service
 
 from streams.exactly_once.errors import EngineError, LaneLost
 from streams.exactly_once.lane_service import Assignment
-from streams.exactly_once.transaction import Membership
+from streams.exactly_once.membership import Membership
 
 if TYPE_CHECKING:
     from streams.exactly_once.app import App

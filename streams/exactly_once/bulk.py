@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from streams.exactly_once.layers import Row, Send
 
-PARTITION_UNASSIGNED: Final = -1  # librdkafka's: the partitioner chooses
-
 
 def produce_sends(produce: Callable[..., None], sends: list[Send]) -> None:
-    """Hand the outbox to librdkafka, in its order."""
+    """Hand the outbox to the producer, in its order."""
+    none: list[tuple[str, bytes]] = []
     for send in sends:
-        partition = PARTITION_UNASSIGNED if send.partition is None else send.partition
-        if send.headers:
-            produce(send.topic, send.value, send.key, partition, headers=list(send.headers))
-        else:
-            produce(send.topic, send.value, send.key, partition)
+        produce(send.topic, send.value, send.key, send.partition, list(send.headers) if send.headers else none)
 
 
-def produce_rows(
-    produce: Callable[..., None], changelog: str, partition: int, rows: dict[bytes, Row], on_last: Callable[..., None]
-) -> None:
-    """Hand a table's dirty rows, one at least, to librdkafka; the last one's delivery is told to `on_last`."""
-    left = len(rows)
+def produce_rows(produce: Callable[..., None], changelog: str, partition: int, rows: dict[bytes, Row]) -> None:
+    """Hand a table's dirty rows to the producer."""
+    none: list[tuple[str, bytes]] = []
     for key, row in rows.items():
-        left -= 1
-        if left:
-            produce(changelog, row.encoded, key, partition)
-        else:
-            produce(changelog, row.encoded, key, partition, on_last)
+        produce(changelog, row.encoded, key, partition, none)
 
 
 def put_rows(batch: Any, prefix: bytes, rows: dict[bytes, Row]) -> None:

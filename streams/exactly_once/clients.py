@@ -1,4 +1,4 @@
-"""What makes a worker's Kafka clients: librdkafka's, or in the simulation models of them."""
+"""What makes a worker's Kafka clients: librdkafka's consumer and our producer, or in the simulation models of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 
+from streams.exactly_once.producer.transactional import TransactionalProducer
 from streams.exactly_once.store import LaneStore
 
 
@@ -23,7 +24,7 @@ def commit_thread() -> Executor:
 class Clients:
     """Factories of Kafka clients, each from a librdkafka configuration, and what else a worker takes from outside."""
 
-    producer: Callable[[dict[str, Any]], Producer] = Producer
+    producer: Callable[[dict[str, Any]], TransactionalProducer] = TransactionalProducer
     consumer: Callable[[dict[str, Any]], Consumer] = Consumer
     executor: Callable[[], Executor] = commit_thread
     store: Callable[[Path], LaneStore] = LaneStore

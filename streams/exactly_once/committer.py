@@ -1,10 +1,11 @@
 """Which lanes of a worker commit, when, and under whose transactional id: one transaction at a time for all of them.
 
 Whatever a worker's lanes have complete goes into one transaction, for a transaction costs the brokers and the client
-the same whatever it carries. It goes out under the id of one lane, the one whose id has rested longest: brokers refuse
-an id while they still write the markers of its last transaction. All lanes of a worker are of one group, and the frozen
-generation that goes with the offsets speaks for each of them. Each lane's own id is there to end, when the lane is
-opened elsewhere, what a dead worker left open under it (decision 0027).
+the same whatever it carries; for the same reason the worker pauses after each. It goes out under the id of one lane,
+the one whose id has rested longest: brokers refuse an id while they still write the markers of its last transaction.
+All lanes of a worker are of one group, and the frozen generation that goes with the offsets speaks for each of them.
+Each lane's own id is there to end, when the lane is opened elsewhere, what a dead worker left open under it (decision
+0027).
 
 Lanes that go to another owner commit by themselves. So does a lane of a transaction that was aborted, until it has
 succeeded alone: what it has may be what could not be written.
@@ -17,13 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streams.exactly_once.lane import Lane, LaneState
-from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
+from streams.exactly_once.membership import Membership
+from streams.exactly_once.transaction import LaneProducer, Receipt, Work
 
-RECORDS_MAX = 200_000  # of one transaction; librdkafka's queue holds a million
-PAUSE_SHARE = 0.5  # of what a transaction took, as a pause before the worker's next one
-PAUSES_MAX = 5  # times an id's own pause, at most
-"""A busy machine makes transactions slow; fewer of them, each with more, leave it room: at 230 payments a second on two
-cores a tenth of all CPU, and p50 stays as it is."""
+RECORDS_MAX = 200_000  # of one transaction, which is in memory until brokers have all of it
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +33,7 @@ class Commit:
     lanes: list[tuple[Lane, int]]  # with the incarnation of each
     works: list[Work]
     outcome: Receipt | Exception | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # that it took
 
     def carries(self, lane: Lane) -> bool:
         """Whether some of the work is this lane's."""
@@ -48,12 +46,12 @@ class Commit:
 
     def run(self) -> None:
         """Steps 2 to 6, on the commit thread."""
-        began = time.monotonic()
+        began_s = time.monotonic()
         try:
             self.outcome = self.producer.commit(self.works, self.membership)
         except Exception as error:
             self.outcome = error
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - began_s
 
 
 class Committer:
@@ -67,7 +65,6 @@ class Committer:
         self._suspects: dict[Lane, None] = {}  # of an aborted transaction; the first is tried next
         self._suspects_turn = True
         self._ended_s = float("-inf")  # monotonic; the last transaction
-        self._took_s = 0.0
 
     def begin(self) -> None:
         """Start a transaction if it is time for one."""
@@ -98,7 +95,7 @@ class Committer:
             self._suspects.pop(lane, None)
         if not isinstance(self.commit.outcome, Receipt):
             self._suspects.update(dict.fromkeys(lanes))
-        self._ended_s, self._took_s = time.monotonic(), self.commit.seconds
+        self._ended_s = time.monotonic()
         self.commit = None
 
     def uses(self, lane: Lane) -> bool:
@@ -110,12 +107,9 @@ class Committer:
         self._suspects.pop(lane, None)
 
     def _waits_for_s(self, lanes: Sequence[Lane], lender: Lane) -> float:
-        """Seconds for which the id must still rest, or the worker pause; lanes that leave do not pause."""
-        pause_s = lender.spec.commit_pause_s
-        until_s = lender.producer.rested_since_s + pause_s
-        if lanes[0].state is LaneState.RUNNING:
-            until_s = max(until_s, self._ended_s + min(PAUSE_SHARE * self._took_s, PAUSES_MAX * pause_s))
-        return max(0.0, until_s - time.monotonic())
+        """Seconds until the worker has paused for long enough; lanes that leave wait for no more than their id."""
+        since_s = self._ended_s if lanes[0].state is LaneState.RUNNING else lender.producer.rested_since_s
+        return max(0.0, since_s + lender.spec.commit_pause_s - time.monotonic())
 
     def _choose(self) -> list[Lane]:
         """The lanes whose work the next transaction carries: all that have some, but for leaving ones and suspects."""

@@ -21,11 +21,12 @@ from streams.exactly_once.failpoints import failpoint
 from streams.exactly_once.intake import Inbox
 from streams.exactly_once.lane_timers import LaneTimers
 from streams.exactly_once.layers import Base, Layer, Layers, Row, Stage
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import LaneMetrics
 from streams.exactly_once.records import TIMERS, Record
 from streams.exactly_once.store import LaneStore
 from streams.exactly_once.table_spec import TableSpec
-from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
+from streams.exactly_once.transaction import LaneProducer, Receipt, Work
 
 log = structlog.get_logger(__name__)
 

@@ -21,12 +21,12 @@ from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.errors import EngineError, LaneLost
 from streams.exactly_once.lane import Lane, LaneState, Partition
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
 from streams.exactly_once.restore import Abandoned
 from streams.exactly_once.standby import Standbys
-from streams.exactly_once.transaction import Membership
 
 log = structlog.get_logger(__name__)
 

@@ -18,10 +18,11 @@ from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.lane import Lane, Partition, decode_offsets
 from streams.exactly_once.layers import Base, EmptyBase
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.restore import Abandoned, check_offsets, committed_offsets, restore_tables
 from streams.exactly_once.store import LaneStore
-from streams.exactly_once.transaction import LaneProducer, Membership
+from streams.exactly_once.transaction import LaneProducer
 
 log = structlog.get_logger(__name__)
 

@@ -20,7 +20,8 @@ from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import CommitAborted, EngineError, LaneLost, LaneSuspended
 from streams.exactly_once.intake import runs
 from streams.exactly_once.lane import Lane, LaneState, Partition
-from streams.exactly_once.transaction import Membership, Receipt
+from streams.exactly_once.membership import Membership
+from streams.exactly_once.transaction import Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -158,7 +159,6 @@ class Pump:
         self._committer.begin()
         self._end_drains()
         self._flow()
-        self._watch_commits()
         self._plan_ahead(worked)
         self._fetch(self._poll_s)
         self.progressed_at = time.monotonic()
@@ -340,14 +340,6 @@ class Pump:
                 due_ms = lane.idle_until_ms()
                 overdue_ms = 0 if due_ms is None else max(0, self._clock_ms() - due_ms)
                 lane.metrics.timers_overdue_seconds.set(overdue_ms / 1000)
-                if not self._committer.uses(lane):
-                    lane.producer.hear()
-
-    def _watch_commits(self) -> None:
-        """End a worker whose lane can never commit again: it would stand still and look well. Its successor goes on."""
-        commit = self._committer.commit
-        if commit is not None and (call := commit.producer.overdue) is not None:
-            raise LaneLost(f"{commit.lender.name}: librdkafka does not come back from {call}")
 
     def _lag(self, lane: Lane) -> int:
         lag = 0

@@ -89,7 +89,7 @@ def test_a_group_offset_moved_without_its_state_is_refused_at_start(harness: Har
 
 
 def test_a_broker_that_went_away_in_good_order_is_found_again(tmp_path: Path) -> None:
-    """librdkafka then waits for ever inside a commit for a group coordinator that it has forgotten."""
+    """As librdkafka does not: it waits for ever inside a commit for a group coordinator that it has forgotten."""
     with own_cluster() as cluster, Harness(cluster, Topics("t-restart"), tmp_path).prepared() as harness:
         append(cluster, harness.topics, amounts(500, 12))
         harness.workers.start()

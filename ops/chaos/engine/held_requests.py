@@ -37,8 +37,7 @@ def answer_late(harness: Harness, proxy: EndTxnProxy) -> None:
 def request_twice(harness: Harness, proxy: EndTxnProxy) -> None:
     """The connection breaks under EndTxn; its first copy comes in the middle of a later transaction.
 
-    librdkafka sends it again by itself, on the same epoch (its issue 5423). A kill right after it would leave half a
-    transaction, outputs without offsets, if the copy still counted.
+    Under one epoch for all transactions a kill right after it would leave half a transaction, outputs without offsets.
     """
     held = _committing(harness, proxy, Hold.CUT)
     harness.recovery_s(RECOVERY_S)

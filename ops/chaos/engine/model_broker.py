@@ -1,8 +1,8 @@
 """A model of Kafka for the simulation: logs, transactions, a group's offsets, and what may go wrong with a call.
 
-One thread, no time. It answers as a broker and librdkafka together would, down to error flags; what it leaves out is
-replication and batching. Every call passes `Faults.at`, where a seed may lose the request, lose the answer, delay an
-EndTxn, kill the caller, or let somebody else act first.
+One thread, no time. It answers as a broker and the producer together would, down to error flags; what it leaves out is
+replication and batching. Every call passes `Faults.at`, where a seed may lose the request, lose the answer, delay a
+request, kill the caller, or let somebody else act first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException
+
+from streams.exactly_once.membership import Membership
 
 Log = tuple[str, int]
 
@@ -107,7 +109,7 @@ class Broker:
         self.generation = 0
         self.members: set[str] = set()
         self.now_ms = 1_000_000
-        self.delayed: list[Callable[[], None]] = []
+        self.delayed: list[Callable[[], object]] = []
 
     def append(self, log: Log, key: bytes | None, value: bytes | None, transaction: Transaction | None = None) -> int:
         """Append a record; returns its offset."""
@@ -148,21 +150,21 @@ class Broker:
             coordinator.current = Transaction(epoch, self.now_ms)
         return coordinator.current
 
-    def end(self, transactional_id: str, epoch: int, state: str) -> None:
-        """EndTxn. Ending nothing is no error, as for a producer that wrote nothing. Raises when the epoch is fenced."""
+    def end(self, transactional_id: str, epoch: int, state: str) -> int:
+        """EndTxn; the epoch of the next transaction. Ending nothing is no error. Raises when the epoch is fenced."""
         coordinator = self._current(transactional_id, epoch)
         if coordinator.current is not None:
             self._finish(coordinator, state)
+        coordinator.epoch += 1
+        return coordinator.epoch
 
-    def add_offsets(self, transactional_id: str, epoch: int, offsets: dict[Log, int], metadata: bytes) -> None:
+    def add_offsets(self, transactional_id: str, epoch: int, offsets: dict[Log, int], membership: Membership) -> None:
         """TxnOffsetCommit, fenced by generation and member; -1 without a member is accepted, as brokers do."""
         transaction = self.begin_implicitly(transactional_id, epoch)
-        generation = int.from_bytes(metadata[7:11], "little", signed=True)
-        member = metadata[11:].split(b"\0")[1].decode()
-        if generation >= 0 or member:
-            if member not in self.members:
+        if membership.generation >= 0 or membership.member_id:
+            if membership.member_id not in self.members:
                 raise abortable(KafkaError.UNKNOWN_MEMBER_ID)
-            if generation != self.generation:
+            if membership.generation != self.generation:
                 raise abortable(KafkaError.ILLEGAL_GENERATION)
         transaction.offsets.update(offsets)
 

@@ -1,123 +1,112 @@
-"""Models of librdkafka's clients and of a lane's store, as far as lanes use them, over the model broker."""
+"""Models of a lane's producer, of librdkafka's consumer and of a lane's store, over the model broker."""
 
 from __future__ import annotations
 
-import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from ops.chaos.engine.model_broker import Broker, Faults, Fetched, Log, abortable, timed_out
 from streams.exactly_once.layers import Row
+from streams.exactly_once.membership import Membership
+from streams.exactly_once.producer.transactional import Delivered
 from streams.exactly_once.table_spec import TableSpec
 
 
 class ModelProducer:
-    """librdkafka's transactional producer, as far as lanes use it."""
+    """The transactional producer, over the model broker."""
 
     def __init__(self, broker: Broker, faults: Faults, worker: str, config: dict[str, Any]) -> None:
+        self.delivered: dict[Log, Delivered] = {}
         self._broker, self._faults, self._worker = broker, faults, worker
         self._id = str(config["transactional.id"])
-        self._logger = config["logger"]
         self._epoch = -1
-        self._buffer: list[tuple[Log, bytes | None, bytes | None, Any]] = []
-        self._broken = False  # a record could not be delivered: the transaction can only be aborted
+        self._buffer: list[tuple[Log, bytes | None, bytes | None]] = []
+        self._asked = False
 
-    def init_transactions(self, timeout: float) -> None:
+    def init_transactions(self, timeout_s: float) -> None:
         fault = self._faults.at(self._worker, "init")
         if fault == "lost":
             raise timed_out()
         self._epoch = self._broker.initialise(self._id)
-        if fault == "unanswered":  # librdkafka asks again inside the call
+        if fault == "unanswered":  # it is asked again inside the call
             self._epoch = self._broker.initialise(self._id)
 
     def begin_transaction(self) -> None:
         self._faults.at(self._worker, "begin")
-        self._buffer, self._broken = [], False
+        self._buffer, self._asked, self.delivered = [], False, {}
 
     def produce(
         self,
         topic: str,
-        value: bytes | None = None,
-        key: bytes | None = None,
-        partition: int = -1,
-        on_delivery: Any = None,
-        headers: Any = None,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: list[tuple[str, bytes]],
     ) -> None:
-        count = self._broker.partitions[topic]
-        number = partition if partition >= 0 else zlib.crc32(key or b"") % count
-        self._buffer.append(((topic, number), key, value, on_delivery or (lambda error, message: None)))
+        number = zlib.crc32(key or b"") % self._broker.partitions[topic] if partition is None else partition
+        self._buffer.append(((topic, number), key, value))
 
-    def poll(self, timeout: float) -> int:
-        return 0
+    def flush(self, timeout_s: float) -> None:
+        if not self._buffer:
+            return
+        buffered, self._buffer, self._asked = self._buffer, [], True
+        fault = self._faults.at(self._worker, "flush")
+        send = partial(self._append, self._epoch, buffered)
+        if fault == "delayed":
+            self._broker.delayed.append(send)
+        elif fault == "lost":  # from the middle on
+            self._append(self._epoch, buffered[: len(buffered) // 2])
+        else:
+            send()
+        if fault:
+            raise abortable(KafkaError._TRANSPORT)
 
-    def flush(self, timeout: float = 0) -> int:
-        buffered, self._buffer = self._buffer, []
-        fault = self._faults.at(self._worker, "flush") if buffered else ""
-        lost_from = len(buffered) // 2 if fault == "lost" else len(buffered)
-        for number, (log, key, value, on_delivery) in enumerate(buffered):
-            try:
-                transaction = self._broker.begin_implicitly(self._id, self._epoch)
-            except KafkaException as error:
-                self._broken = True
-                on_delivery(error.args[0], Fetched(log, -1, None))
-                continue
-            if number >= lost_from:
-                self._broken = True
-                on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT, "not delivered"), Fetched(log, -1, None))
-                continue
-            offset = self._broker.append(log, key, value, transaction)
-            on_delivery(None, Fetched(log, offset, self._broker.logs[log][offset]))
-        return 0
-
-    def send_offsets_to_transaction(self, offsets: Sequence[TopicPartition], metadata: bytes, timeout: float) -> None:
+    def send_offsets_to_transaction(self, offsets: Mapping[Log, int], membership: Membership, timeout_s: float) -> None:
+        self._asked = True
         fault = self._faults.at(self._worker, "offsets")
-        if fault == "lost":
-            raise timed_out()
-        wanted = {(entry.topic, entry.partition): entry.offset for entry in offsets}
-        if fault == "twice":
-            self._sent_twice(partial(self._broker.add_offsets, self._id, self._epoch, wanted, metadata))
-        self._broker.add_offsets(self._id, self._epoch, wanted, metadata)
-        if fault == "unanswered":
-            raise timed_out()
+        add = partial(self._broker.add_offsets, self._id, self._epoch, dict(offsets), membership)
+        if fault == "delayed":
+            self._broker.delayed.append(add)
+        elif fault != "lost":
+            add()
+        if fault:
+            raise abortable(KafkaError._TRANSPORT)
 
-    def commit_transaction(self, timeout: float) -> None:
-        self.flush()
-        if self._broken:
-            raise abortable(KafkaError._INCONSISTENT)
-        fault = self._faults.at(self._worker, "end")
-        if fault == "lost":
-            raise timed_out()
-        end = partial(self._broker.end, self._id, self._epoch, "committed")
+    def commit_transaction(self, timeout_s: float) -> None:
+        self.flush(timeout_s)
+        self._end("end", "committed")
+
+    def abort_transaction(self, timeout_s: float) -> None:
+        self._buffer = []
+        self._end("abort", "aborted")
+
+    def close(self) -> None:
+        self._buffer = []
+
+    def _append(self, epoch: int, records: list[tuple[Log, bytes | None, bytes | None]]) -> None:
+        for log, key, value in records:
+            transaction = self._broker.begin_implicitly(self._id, epoch)
+            offset = self._broker.append(log, key, value, transaction)
+            self.delivered[log] = Delivered(offset, self._broker.logs[log][offset].timestamp_ms)
+
+    def _end(self, call: str, state: str) -> None:
+        if not self._asked:
+            return
+        fault = self._faults.at(self._worker, call)
+        end = partial(self._broker.end, self._id, self._epoch, state)
         if fault == "delayed":
             self._broker.delayed.append(end)
+        elif fault != "lost":
+            epoch = end()
+            if not fault:
+                self._epoch = epoch
+        if fault:
             raise timed_out()
-        if fault == "twice":
-            self._sent_twice(end)
-        end()
-        if fault == "unanswered":
-            raise timed_out()
-
-    def abort_transaction(self, timeout: float) -> None:
-        fault = self._faults.at(self._worker, "abort")
-        self._buffer = []
-        end = partial(self._broker.end, self._id, self._epoch, "aborted")
-        if fault == "twice":
-            self._sent_twice(end)
-        end()
-
-    def purge(self) -> None:
-        self._buffer = []
-
-    def _sent_twice(self, request: Callable[[], None]) -> None:
-        """The connection breaks and librdkafka sends the request again: this first copy may arrive later, or never."""
-        self._broker.delayed.append(request)
-        text = "TxnCoordinator/1: Disconnected (after 5ms in state UP) (_TRANSPORT)"
-        self._logger.log(logging.DEBUG, "%s [%s] %s", "FAIL", self._id, text)
 
 
 class ModelConsumer:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streams.exactly_once.lane import Lane
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
-from streams.exactly_once.transaction import Membership
 
 
 class LaterExecutor(Executor):

@@ -17,7 +17,8 @@ from unittest.mock import patch
 from streams.exactly_once import committer, decider, effector, lane, lane_service, opening, pump, restore
 from streams.exactly_once.errors import CommitAborted, LaneLost
 from streams.exactly_once.layers import Layer, Layers, Stage
-from streams.exactly_once.transaction import LaneProducer, Membership, Receipt, Work
+from streams.exactly_once.membership import Membership
+from streams.exactly_once.transaction import LaneProducer, Receipt, Work
 
 Lane, DeciderLane, EffectorLane = lane.Lane, decider.DeciderLane, effector.EffectorLane
 
@@ -78,21 +79,6 @@ def _apply_before_commit(original: Any) -> Any:
     return begin_commit
 
 
-def _end_again(original: Any) -> Any:
-    """Retry EndTxn on the same epoch: what tore transactions in Jepsen's report on Kafka's protocol."""
-
-    def commit(self: LaneProducer, *carried: Any) -> Receipt:
-        try:
-            return original(self, *carried)  # type: ignore[no-any-return]
-        except LaneLost as error:
-            if "EndTxn" not in str(error):
-                raise
-            self._producer.commit_transaction(8.0)
-            return Receipt(self._changelog_offsets, None)
-
-    return commit
-
-
 def _unknown_is(outcome: str) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def commit(self: LaneProducer, *carried: Any) -> Receipt:
@@ -102,7 +88,7 @@ def _unknown_is(outcome: str) -> Callable[[Any], Any]:
                 if "EndTxn" not in str(error):
                     raise
                 if outcome == "committed":
-                    return Receipt(self._changelog_offsets, None)
+                    return self._receipt(carried[0])
                 raise CommitAborted("taken for aborted") from error
 
         return commit
@@ -110,27 +96,31 @@ def _unknown_is(outcome: str) -> Callable[[Any], Any]:
     return make
 
 
-def _epoch_kept(original: Any) -> Any:
-    """A connection that broke changes nothing: a first copy of EndTxn may come during a later transaction."""
-    return lambda self, before, when: None
+def _abort_unsaid(original: Any) -> Any:
+    """The transaction is given up without a word to the brokers: its epoch, and what it holds, are the next one's."""
+
+    def abort(self: LaneProducer, cause: Any) -> Any:
+        with patch.object(self._producer, "abort_transaction", _pass):
+            return original(self, cause)
+
+    return abort
 
 
 def _without_generation(original: Any) -> Any:
-    def encode(self: Membership) -> bytes:
-        return Membership(self.group, -1, "", None).encode_frozen()  # type: ignore[attr-defined,no-any-return]
+    def send_offsets(self: LaneProducer, works: Any, membership: Membership) -> None:
+        original(self, works, Membership(membership.group, -1, "", None))
 
-    Membership.encode_frozen = original  # type: ignore[attr-defined]
-    return encode
+    return send_offsets
 
 
 def _abort_is_committed(original: Any) -> Any:
-    """What librdkafka refuses to commit is taken for done: a transaction of which a record was not delivered."""
+    """What the producer refuses to commit is taken for done: a transaction of which a record was not delivered."""
 
     def commit(self: LaneProducer, *carried: Any) -> Receipt:
         try:
             return original(self, *carried)  # type: ignore[no-any-return]
         except CommitAborted:
-            return Receipt(self._changelog_offsets, None)
+            return self._receipt(carried[0])
 
     return commit
 
@@ -359,16 +349,12 @@ def _always(original: Any) -> Any:
     return lambda old, new: True
 
 
-UNWATCHED = Mutant("no watch", "who slept in a call goes on", LaneProducer, "overdue", lambda _: property(_pass))
-"""No bug by itself: a process that was stopped for long otherwise ends when it wakes, whatever its locks are."""
-
 ID_PER_WORKER = Mutant(
     "id per worker",
     "the first lock is taken away; the other two must hold",
     LaneProducer,
     "__init__",
     _id_per_worker,
-    UNWATCHED,
 )
 """No bug by itself: generation, stable offsets and the restore's wait keep two owners apart too, only later."""
 
@@ -388,7 +374,7 @@ LATE_COMMITS = Mutant("late commits", "no bug: the pool's threads are busy", Lan
 ONE_ID = Mutant(
     "one id", "every transaction goes out under the first lane's id", committer.Committer, "_lender", _first
 )
-"""No bug: but the next transaction is of the same id, which is what a late copy of EndTxn could end."""
+"""No bug: but the next transaction is of the same id, which is what the one before could leave something to."""
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("commit N+1", "offsets one too high", Lane, "begin_commit", _commit_one_more),
@@ -407,18 +393,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "begin_commit",
         _apply_before_commit,
     ),
-    Mutant("retry EndTxn", "an ambiguous EndTxn is sent again", LaneProducer, "_commit", _end_again),
+    Mutant("an abort is not said", "brokers do not hear of an abort", LaneProducer, "_abort", _abort_unsaid, ONE_ID),
     Mutant("unknown is committed", "unknown taken for done", LaneProducer, "_commit", _unknown_is("committed"), ONE_ID),
     Mutant("unknown is aborted", "unknown taken for aborted", LaneProducer, "_commit", _unknown_is("aborted")),
     Mutant(
-        "keep an epoch in doubt",
-        "a broken connection is passed over",
+        "skip the generation",
+        "offsets go out unfenced",
         LaneProducer,
-        "_refuse_if_broken",
-        _epoch_kept,
-        ONE_ID,
+        "_send_offsets",
+        _without_generation,
+        ID_PER_WORKER,
     ),
-    Mutant("skip the generation", "offsets go out unfenced", Membership, "encode", _without_generation, ID_PER_WORKER),
     Mutant("an abort is committed", "a failed delivery taken for done", LaneProducer, "_commit", _abort_is_committed),
     Mutant("forget the stage", "a handler does not see its own writes", Layers, "get", _forget("top")),
     Mutant("forget promoted", "reads miss what was promoted", Layers, "get", _forget("promoted"), LATE_COMMITS),

@@ -154,15 +154,13 @@ MANY_KEYS = {"restore off by one": 100_000, "offsets of any lane": 100_000}
 HELD = {
     "unknown is committed": held_requests.request_late,
     "unknown is aborted": held_requests.answer_late,
-    "keep an epoch in doubt": held_requests.request_twice,
 }
 """What shows by nothing but an EndTxn that the network holds: through a proxy, without load."""
 
 SIMULATION_ONLY = {
-    "retry EndTxn": "librdkafka's second call waits for the first one's answer; when it does send again: held_requests",
     "keep positions": "the records that come again mend it, unless a kill falls into the same milliseconds",
     "late acks": "an effector's record may run twice across an abort; only the model sees which run was counted",
-    "no fencing": "librdkafka offers no way to take over an epoch",
+    "no fencing": "only the model's broker can be asked for the epoch that it is at",
 }
 
 

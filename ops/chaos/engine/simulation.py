@@ -30,11 +30,11 @@ from streams.exactly_once.clients import Clients
 from streams.exactly_once.effector import EffectorLane
 from streams.exactly_once.errors import EngineError
 from streams.exactly_once.lane import LaneState
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.opening import LaneOpener
 from streams.exactly_once.pump import Pump
 from streams.exactly_once.restore import Abandoned
-from streams.exactly_once.transaction import Membership
 
 WORKERS = ("w0", "w1")
 RESTARTS_MAX = 4  # while healing; an engine that needs more is not healing
@@ -280,7 +280,7 @@ class Simulation:
     def _start(self, worker: Worker) -> None:
         worker.executor = LaterExecutor()
         clients = Clients(
-            producer=lambda config: ModelProducer(self.broker, self, worker.name, config),
+            producer=lambda config: cast(Any, ModelProducer(self.broker, self, worker.name, config)),
             consumer=lambda config: ModelConsumer(self.broker, config),
             executor=lambda: worker.executor,
             store=lambda path: cast(Any, ModelStore(worker.disk.setdefault(str(path), {}))),
@@ -340,9 +340,8 @@ class Simulation:
         lots = (
             (0.03, True, "lost"),
             (0.045, True, "unanswered"),
-            (0.065, call == "end", "delayed"),
-            (0.085, call in {"end", "abort", "offsets"}, "twice"),
-            (0.1, call == "flush", "lost"),
+            (0.085, call in {"flush", "offsets", "end", "abort"}, "delayed"),
+            (0.13, call in {"flush", "offsets"}, "lost"),
         )
         return next((lot for below, fits, lot in lots if chance < below and fits), "")
 

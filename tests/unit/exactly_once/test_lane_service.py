@@ -13,10 +13,10 @@ from streams.exactly_once.agent import AgentSpec
 from streams.exactly_once.attachment import LaneRecovery
 from streams.exactly_once.errors import EngineError, LaneLost
 from streams.exactly_once.lane_service import Assignment, LaneService
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import Input, Output
 from streams.exactly_once.restore import Abandoned
-from streams.exactly_once.transaction import Membership
 
 MEMBERSHIP = Membership("app", 1, "member", None)
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}

@@ -6,19 +6,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytest
-
 from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effector import EffectorLane, Running
 from streams.exactly_once.errors import Poison
 from streams.exactly_once.lane import LaneState, decode_offsets, encode_offsets
 from streams.exactly_once.layers import Stage
+from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import TIMERS, Input, Output, Record
 from streams.exactly_once.testing import MemoryBase
 from streams.exactly_once.timers import timer_table
-from streams.exactly_once.transaction import Membership, Receipt
+from streams.exactly_once.transaction import Receipt
 
 MEMBERSHIP = Membership("group", 3, "member-1", None)
 OUT = Output("out", str.encode)
@@ -268,19 +267,6 @@ async def test_a_timer_moved_by_an_earlier_record_of_its_key_does_not_fire() -> 
     await loop.settle()
     assert fired == []
     assert lane.idle_until_ms() == 9_000
-
-
-def test_group_metadata_is_what_librdkafka_itself_would_write() -> None:
-    confluent_kafka = pytest.importorskip("confluent_kafka")
-    config = {"group.id": "g", "bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-    plain = confluent_kafka.Consumer(config)
-    static = confluent_kafka.Consumer({**config, "group.instance.id": "i"})
-    try:
-        assert Membership("g", -1, "", None).encode() == plain.consumer_group_metadata()
-        assert Membership("g", -1, "", "i").encode() == static.consumer_group_metadata()
-    finally:
-        plain.close()
-        static.close()
 
 
 def test_offsets_survive_their_way_through_the_changelog() -> None:

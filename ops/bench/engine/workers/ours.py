@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from confluent_kafka import Producer
 
 from ops.bench.engine.workers.codecs import decode_movement, encode_balance
 from ops.bench.engine.workers.job import Job, read_job
@@ -18,6 +17,7 @@ from ops.bench.engine.workload import balance_after, encode_state
 from streams.exactly_once.app import App
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.effects import Effects, State
+from streams.exactly_once.producer.transactional import TransactionalProducer
 from streams.exactly_once.records import Input, Output, Record
 from streams.exactly_once.table_spec import TableSpec
 
@@ -27,7 +27,7 @@ _restores: list[
 ] = []  # ("start", epoch s, 0) and ("end", epoch s, records), as the Java one has it
 
 
-class TimedProducer(Producer):  # type: ignore[misc]
+class TimedProducer(TransactionalProducer):
     """Notes how long each transaction took, from its begin to the answer of EndTxn."""
 
     def begin_transaction(self) -> None:
@@ -35,9 +35,9 @@ class TimedProducer(Producer):  # type: ignore[misc]
         self._began = time.perf_counter()
         super().begin_transaction()
 
-    def commit_transaction(self, *arguments: Any) -> None:
+    def commit_transaction(self, timeout_s: float) -> None:
         """Stop the watch."""
-        super().commit_transaction(*arguments)
+        super().commit_transaction(timeout_s)
         _commits_s.append(time.perf_counter() - self._began)
 
 
