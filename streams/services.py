@@ -156,15 +156,19 @@ async def build_records_worker(service: Service) -> Sequence[Component]:
     replies = ReplyProducer(worker.kafka(), codec.encoder("payments.replies"), registry=service.registry)
     inbox = write("merchants.inbox", codec)
     handler = Records(store, replies, inbox, registry=service.registry)
-    # Two agents with one handler: a lane's inputs must have equally many partitions.
+    # Three agents with one handler: a lane's inputs must have equally many partitions, and of a merchant's numbered
+    # events each is a row of its own, whichever is written first (FeedRecords shows none behind a gap).
     worker.app.effector(
         "records", inputs=[read("payments.events", codec)], outputs=[inbox], commit_interval_s=BEHIND_THE_REPLY_S
     )(handler)
-    by_merchant = ("settlement.events", "merchants.events", "webhooks.outcomes")
+    by_merchant = ("settlement.events", "webhooks.outcomes")
     inputs = [read(topic, codec) for topic in by_merchant]
     worker.app.effector("merchant_records", inputs=inputs, outputs=[inbox], commit_interval_s=BEHIND_THE_REPLY_S)(
         handler
     )
+    worker.app.effector(
+        "feed_records", inputs=[read("merchants.events", codec)], ordered=False, commit_interval_s=BEHIND_THE_REPLY_S
+    )(handler)
     return worker.components(Closing(store), replies)
 
 

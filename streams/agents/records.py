@@ -47,8 +47,8 @@ _ENTERED_SETTLEMENT = frozenset({"AUTHORIZED", "SETTLED", "FAILED", "CANCELED"})
 class Records:
     """The handler of payments.events, settlement.events, merchants.events and webhooks.outcomes.
 
-    Their partition counts differ, so the app declares it twice: `records` for the first, `merchant_records` for the
-    topics by merchant.
+    Their partition counts differ, so the app declares it more than once: `records` for the first, `merchant_records`
+    for the topics by merchant, but for merchants.events, which `feed_records` has: they need no order.
     """
 
     def __init__(

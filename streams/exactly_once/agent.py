@@ -46,6 +46,7 @@ class AgentSpec:
     dead_letters: Callable[[str], Output]  # DLQ of an input topic; takes DeadLetter values
     on_dead_letter: DeadLetterHook | None = None  # may stage what the failed record's senders must hear
     concurrency: int = 200  # effectors: handlers in flight per lane
+    ordered: bool = True  # effectors: one record of a key at a time
     batch_max: int = 1000  # deciders: records per call
     commit_pause_s: float = COMMIT_PAUSE_S  # from the end of a worker's transaction to the beginning of its next
     commit_interval_s: float = 0.0  # for which a lane waits, unless another lane's transaction takes its work along

@@ -159,10 +159,13 @@ class App(faust.App):
         tables: Sequence[TableSpec] = (),
         timers: bool = False,
         concurrency: int = 200,
+        ordered: bool = True,
         on_dead_letter: DeadLetterHook | None = None,
         commit_interval_s: float = 0.0,
     ) -> Callable[[EffectorHandler], EffectorHandler]:
         """Declare the decorated coroutine function an effector: it may do I/O, keys in parallel, one key in order.
+
+        Not `ordered`: also the records of one key run in parallel, where what they do is independent of each other.
 
         After a crash a completed record may run again; what it does outside Kafka must be idempotent.
         """
@@ -179,6 +182,7 @@ class App(faust.App):
                     timer_table=timer_table(name) if timers or tables else None,
                     dead_letters=self._dead_letters,
                     concurrency=concurrency,
+                    ordered=ordered,
                     on_dead_letter=on_dead_letter,
                     commit_interval_s=commit_interval_s,
                 )

@@ -95,7 +95,8 @@ class EffectorLane(Lane):
         else:
             self._close_offset((record.topic, self.partition), record.offset)
         self.metrics.records.inc()
-        self._next_of_key(record.key)
+        if self.spec.ordered:
+            self._next_of_key(record.key)
         self._spawn()
 
     def rewind(self) -> None:
@@ -138,6 +139,9 @@ class EffectorLane(Lane):
         self._close_offset(source, offset)
 
     def _admit(self, running: Running) -> None:
+        if not self.spec.ordered:
+            self._launch(running)
+            return
         waiting = self._waiting.get(running.record.key)
         if waiting is not None:
             waiting.append(running)

@@ -254,6 +254,33 @@ def test_an_end_without_an_answer_is_of_unknown_outcome(make: Callable[[], Trans
     assert not unknown.value.args[0].fatal()
 
 
+def test_a_broker_that_answers_nothing_is_passed_over(
+    kafka_super_user: Cluster, committed: Committed, topic: str
+) -> None:
+    """It takes connections still: its kernel does that."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = {**kafka_super_user.config(), "transactional.id": topic, "transaction.timeout.ms": 10_000}
+        config["bootstrap.servers"] = f"127.0.0.1:{silent.getsockname()[1]},{config['bootstrap.servers']}"
+        producer = TransactionalProducer(config)
+        producer.init_transactions(TIMEOUT_S)
+        commit(producer, topic, b"1")
+        producer.close()
+
+    assert committed(0) == [(b"k", b"1")]
+
+
+def test_offsets_alone_are_aborted_and_committed(make: Callable[[], TransactionalProducer], topic: str) -> None:
+    """A transaction of timers that send and keep nothing; the coordinator need not have heard of it."""
+    producer = make()
+    producer.begin_transaction()
+    with pytest.raises(KafkaException):
+        producer.send_offsets_to_transaction({(topic, 0): 1}, Membership(topic, 7, "gone", None), TIMEOUT_S)
+    producer.abort_transaction(TIMEOUT_S)
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction({(topic, 0): 1}, Membership(topic, -1, "", None), TIMEOUT_S)
+    producer.commit_transaction(TIMEOUT_S)
+
+
 def test_keys_go_where_java_puts_them(
     make: Callable[[], TransactionalProducer], committed: Committed, topic: str
 ) -> None:

@@ -14,6 +14,7 @@ from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest, 
 from streams.exactly_once.producer.connection import CLIENT_ID, BrokerConnection
 
 BACKOFF_S = 0.05  # between questions to brokers that have no answer yet
+QUESTION_S = 2.0  # for one broker to answer what any of them could
 TRANSACTION_VERSION = 2  # of the cluster's feature `transaction.version`: KIP-890 in full
 
 _ApiVersions = ApiVersionsRequest[3]
@@ -106,15 +107,15 @@ class Brokers:
         while True:
             for node, connection in list(self._connections.items()):
                 try:
-                    return connection.ask(request, deadline_s)
+                    return connection.ask(request, _soon(deadline_s))
                 except OSError:
                     self.drop(node)
             reason = "no address"
             for host, port in (*self._addresses.values(), *self._bootstrap):
                 try:
-                    connection = self._open(host, port, deadline_s)
+                    connection = self._open(host, port, _soon(deadline_s))
                     try:
-                        return connection.ask(request, deadline_s)
+                        return connection.ask(request, _soon(deadline_s))
                     finally:
                         connection.close()
                 except OSError as error:
@@ -135,6 +136,10 @@ class Brokers:
             connection.close()
             raise
         return connection
+
+
+def _soon(deadline_s: float) -> float:
+    return min(deadline_s, time.monotonic() + QUESTION_S)
 
 
 def _raise_if_late(code: int, what: str, deadline_s: float) -> None:

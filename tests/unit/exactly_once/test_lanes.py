@@ -218,6 +218,29 @@ async def test_an_effector_keeps_a_key_in_order_and_commits_only_the_contiguous_
     assert lane.in_hand == 0
 
 
+async def test_an_effector_without_order_runs_the_records_of_a_key_together() -> None:
+    gates = {value: asyncio.Event() for value in ("a1", "a2")}
+    started: list[str] = []
+
+    async def slow(record: Record, state: Stage, effects: Stage) -> None:
+        started.append(record.value)
+        await gates[record.value].wait()
+
+    loop = Loop()
+    lane = loop.attach(lane_of(EffectorLane, spec_of(effect=slow, ordered=False)))
+    lane.feed([Fetched(0, b"a1", b"a"), Fetched(1, b"a2", b"a")])
+    lane.work()
+    await loop.settle()
+    assert started == ["a1", "a2"]
+    gates["a2"].set()
+    await loop.settle()
+    assert lane.positions == {("in", 0): 0}, "the offset waits for a1"
+    gates["a1"].set()
+    await loop.settle()
+    assert lane.positions == {("in", 0): 2}
+    assert lane.in_hand == 0
+
+
 async def test_what_an_effector_reports_after_a_rewind_is_ignored() -> None:
     gate = asyncio.Event()
 
