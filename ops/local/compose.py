@@ -95,7 +95,9 @@ def _servers() -> dict[str, Any]:
         "kafka": {
             **prepared,
             "image": f"apache/kafka:{versions['kafka']}",
-            "environment": {"KAFKA_HEAP_OPTS": f"-Xms{kafka.HEAP_MB}m -Xmx{kafka.HEAP_MB}m -Xmn{kafka.YOUNG_MB}m"},
+            "environment": {
+                "KAFKA_HEAP_OPTS": f"-Xms{kafka.HEAP_MB}m -Xmx{kafka.HEAP_MB}m -XX:MaxGCPauseMillis={kafka.PAUSE_MS}"
+            },
             "entrypoint": ["bash", "-ec", KAFKA_SCRIPT],
         },
         "cassandra": {

@@ -110,7 +110,7 @@ def _aborted_with_timers_set(harness: Harness, source: random.Random) -> None:
     producer = plain_producer(harness.cluster)
     for number in range(QUIET_TRIES):
         for worker in harness.workers.all.values():
-            harness.workers.arm(worker, f"after_offsets=abort:{2 + number % 2}")
+            harness.workers.arm(worker, f"after_offsets=abort:{2 + number % 3}")
         _for_a_while(harness, QUIET_S)  # longer than a timer waits
         for amount in ("1", "0"):
             producer.produce(harness.topics.inputs, amount, f"quiet-{number}.")
@@ -123,6 +123,7 @@ SCENARIOS: dict[str, Scenario] = {
     "apply before commit": _killed_at("before_end", "before_end"),
     "skip the generation": _zombie_before_step_2,
     "an abort is committed": _faults("abort", "abort", "abort"),
+    "an abort is not said": _faults("abort", "abort", "abort"),
     "an abort of one": _faults("abort", "abort", "abort"),
     "offsets of any lane": _state_set_back,
     "keep layers": _faults(*["abort"] * 8),
