@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from ops.chaos.engine.cluster import Cluster
 from streams.exactly_once.membership import Membership
-from streams.exactly_once.producer import brokers
+from streams.exactly_once.producer import brokers, transactional
 from streams.exactly_once.producer.batches import BATCH_MAX_BYTES
 from streams.exactly_once.producer.connection import BrokerConnection
 from streams.exactly_once.producer.transactional import TransactionalProducer
@@ -252,6 +252,27 @@ def test_an_end_without_an_answer_is_of_unknown_outcome(make: Callable[[], Trans
         producer.commit_transaction(TIMEOUT_S)
     assert not unknown.value.args[0].txn_requires_abort()
     assert not unknown.value.args[0].fatal()
+
+
+@pytest.mark.parametrize(("code", "says_so"), [(-1, False), (transactional.TRANSACTION_ABORTABLE, True)])
+def test_only_one_refusal_of_an_end_says_that_nothing_was_committed(
+    make: Callable[[], TransactionalProducer], topic: str, monkeypatch: pytest.MonkeyPatch, code: int, says_so: bool
+) -> None:
+    """A coordinator may fail (-1) after it has noted the end."""
+    ask = BrokerConnection.ask
+
+    def failing(connection: BrokerConnection, request: Any, deadline_s: float) -> Any:
+        answer = ask(connection, request, deadline_s)
+        if request.name == "EndTxnRequest":
+            answer.error_code = code
+        return answer
+
+    producer = make()
+    monkeypatch.setattr(BrokerConnection, "ask", failing)
+    with pytest.raises(KafkaException) as failed:
+        commit(producer, topic, b"?")
+    assert failed.value.args[0].txn_requires_abort() is says_so
+    assert not failed.value.args[0].fatal()
 
 
 def test_a_broker_that_answers_nothing_is_passed_over(

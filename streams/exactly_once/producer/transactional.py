@@ -28,6 +28,7 @@ from streams.exactly_once.producer.brokers import BACKOFF_S, Brokers, Coordinato
 RETRY_S = 0.005  # a coordinator is busy with the transaction before for about as long
 METADATA_TIMEOUT_S = 8.0  # for how many partitions a topic has, when that is not known yet
 ALL_IN_SYNC = -1  # acks
+TRANSACTION_ABORTABLE = 120  # Kafka's error code
 
 _Produce = ProduceRequest[12]
 _OffsetCommit = TxnOffsetCommitRequest[5]
@@ -233,7 +234,14 @@ class TransactionalProducer:
             producer_epoch=self._epoch,
             committed=committed,
         )
-        answer = self._ask_coordinator(request, deadline_s, "EndTxn")
+        try:
+            answer = self._ask_coordinator(request, deadline_s, "EndTxn")
+        except KafkaException as error:
+            failed: KafkaError = error.args[0]
+            if failed.txn_requires_abort() and failed.code() != TRANSACTION_ABORTABLE:
+                # It may have failed after it was noted: only one refusal says that nothing was.
+                raise KafkaException(KafkaError(failed.code(), failed.str())) from error
+            raise
         self._producer_id, self._epoch = answer.producer_id, answer.producer_epoch
 
     def _ask_coordinator(self, request: Any, deadline_s: float, what: str) -> Any:
