@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from ops.bench.engine.broker import Broker
 from streams.exactly_once.clients import Clients
+from streams.exactly_once.errors import CommitAborted
 from streams.exactly_once.layers import Layer, Row, Send
 from streams.exactly_once.membership import Membership
 from streams.exactly_once.table_spec import TableSpec
@@ -53,12 +55,14 @@ def _run(broker: Broker, lanes: int, ids: int, pause_s: float, commits: int) -> 
     settings = {**broker.client(), "log_level": 0}
     name = f"commits-{uuid.uuid4().hex[:8]}"
     topics = [NewTopic(f"{name}.{kind}", PARTITIONS, 1) for kind in ("in", "out", "changelog")]
-    for created in AdminClient(settings).create_topics(topics).values():
+    admin = AdminClient(settings)  # a name of its own: without one it is gone before it answers
+    for created in admin.create_topics(topics).values():
         created.result()
     producers = [LaneProducer(Clients(), settings, f"{name}-{number}") for number in range(ids)]
     for producer in producers:
         producer.initialise()
     membership = Membership(name, -1, "", None)  # of no generation: nobody is a member
+    _commit_until_led(producers[0], [_work(name, partition, 0) for partition in range(lanes)], membership)
     took_ms: list[float] = []
     for number in range(commits):
         works = [_work(name, partition, number) for partition in range(lanes)]
@@ -69,6 +73,14 @@ def _run(broker: Broker, lanes: int, ids: int, pause_s: float, commits: int) -> 
     for producer in producers:
         producer.close()
     return took_ms
+
+
+def _commit_until_led(producer: LaneProducer, works: Sequence[Work], membership: Membership) -> None:
+    """A topic that was just made is told of before its leaders lead; a lane tries again after an abort, too."""
+    while True:
+        with contextlib.suppress(CommitAborted):
+            producer.commit(works, membership)
+            return
 
 
 def _work(name: str, partition: int, number: int) -> Work:

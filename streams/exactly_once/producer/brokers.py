@@ -159,7 +159,8 @@ def _tls_files(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
         return None
     if protocol != "ssl":
         raise ValueError(f"security.protocol {protocol}: lanes speak plaintext or ssl")
-    return tuple(str(config[f"ssl.{name}.location"]) for name in ("ca", "certificate", "key"))  # type: ignore[return-value]
+    ca, certificate, key = (str(config[f"ssl.{name}.location"]) for name in ("ca", "certificate", "key"))
+    return ca, certificate, key
 
 
 def _tls_context(files: tuple[str, str, str] | None) -> ssl.SSLContext | None:
