@@ -33,6 +33,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     p90_ms: float
     p99_ms: float
     max_ms: float
+    client_cpu_ms: float  # the load generator's for a request, always the same work: how fast the machine was meanwhile
 
 
 async def measure_creates(platform: Platform, rate: float, seconds: float) -> Latencies:
@@ -69,11 +70,13 @@ class Load:
         )
         self._statuses: Counter[str] = Counter()
         self._latencies_s: list[float] = []
+        self._cpu_began_s = time.process_time()
 
     def forget(self) -> None:
         """The warm-up does not count."""
         self._statuses.clear()
         self._latencies_s.clear()
+        self._cpu_began_s = time.process_time()
 
     async def run(self, rate: float, seconds: float) -> float:
         """Send `rate` * `seconds` requests on schedule; the seconds until the last one was sent."""
@@ -102,6 +105,7 @@ class Load:
 
     def latencies(self, rate: float, took_s: float) -> Latencies:
         """Of the requests since the warm-up was forgotten."""
+        cpu_s = time.process_time() - self._cpu_began_s
         ordered = sorted(self._latencies_s)
         return Latencies(
             rate_wanted=rate,
@@ -113,6 +117,7 @@ class Load:
             p90_ms=_percentile_ms(ordered, 0.90),
             p99_ms=_percentile_ms(ordered, 0.99),
             max_ms=_percentile_ms(ordered, 1.0),
+            client_cpu_ms=round(cpu_s / len(ordered) * 1000, 2),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import sys
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+import uvloop
 
 from ops.cli.stack import HomeOption, checked_nodes, chosen_home, plain_errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+WARM_UP_COMMITS = 8_000  # a broker that has just started is slow
 
 
 @app.callback()
@@ -33,7 +35,7 @@ def create(
 
     with plain_errors():
         platform = find_platform(chosen_home(home))
-        _print(asyncio.run(measure_creates(platform, rate, seconds)))
+        _print(uvloop.run(measure_creates(platform, rate, seconds)))
 
 
 @app.command()
@@ -49,7 +51,7 @@ def saturation(
 
     with plain_errors():
         chosen = chosen_home(home)
-        _print(asyncio.run(measure_saturation(find_platform(chosen), processes_of(chosen), step, seconds)))
+        _print(uvloop.run(measure_saturation(find_platform(chosen), processes_of(chosen), step, seconds)))
 
 
 @app.command()
@@ -75,7 +77,7 @@ def life(
 
     with plain_errors():
         chosen = chosen_home(home)
-        _print(asyncio.run(measure_life(chosen, find_platform(chosen), payments, rate)))
+        _print(uvloop.run(measure_life(chosen, find_platform(chosen), payments, rate)))
 
 
 @app.command()
@@ -91,7 +93,7 @@ def api(
 
     with plain_errors():
         chosen = chosen_home(home)
-        _print(asyncio.run(measure_api(Access(chosen), find_platform(chosen), rate, seconds)))
+        _print(uvloop.run(measure_api(Access(chosen), find_platform(chosen), rate, seconds)))
 
 
 @app.command()
@@ -112,17 +114,18 @@ def lane(passes: Annotated[int, typer.Option(min=1, help="The best of so many co
 
 @app.command()
 def commits(
-    pause_ms: Annotated[list[float] | None, typer.Option(help="Pauses to try; 0, 2, 4, 8 when not given.")] = None,
-    lanes: Annotated[list[int] | None, typer.Option(help="Lanes at once; 1 and 4 when not given.")] = None,
-    count: Annotated[int, typer.Option("--commits", min=10, help="Transactions with each pause.")] = 200,
+    pause_ms: Annotated[list[float] | None, typer.Option(help="Pauses to try; 0 and 8 when not given.")] = None,
+    lanes: Annotated[list[int] | None, typer.Option(help="Lanes at once; 1 and 3 when not given.")] = None,
+    records: Annotated[list[int] | None, typer.Option(help="Outputs of each lane; 1 and 10 when not given.")] = None,
+    count: Annotated[int, typer.Option("--commits", min=10, help="Transactions of each kind.")] = 400,
 ) -> None:
-    """What a lane's commit takes by the pause after the one before, on a broker of its own."""
+    """What a transaction takes and costs, with the engine's producer and librdkafka's, on a broker of its own."""
     from ops.bench.commits import measure_commits
     from ops.bench.engine.broker import running_broker
 
     with plain_errors(), running_broker() as broker:
-        list(measure_commits(broker, [1], [4.0], count))  # a broker that has just started is slow
-        for found in measure_commits(broker, lanes or [1, 4], pause_ms or [0.0, 2.0, 4.0, 8.0], count):
+        list(measure_commits(broker, [3], [1], [0.0], WARM_UP_COMMITS))
+        for found in measure_commits(broker, lanes or [1, 3], records or [1, 10], pause_ms or [0.0, 8.0], count):
             sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
             sys.stdout.flush()
 

@@ -66,6 +66,8 @@ def server_properties(home: Home, config: StackConfig, ports: Ports, node: int) 
         "share.coordinator.state.topic.min.isr": in_sync,
         "auto.create.topics.enable": "false",  # topics come from the catalogue only
         "log.message.timestamp.type": "LogAppendTime",  # deciders take their time from the broker
+        # Of a transaction that begins while the markers of its id's last one are being written; 20 by default.
+        "add.partitions.to.txn.retry.backoff.ms": 2,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
     }

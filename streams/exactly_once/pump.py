@@ -30,6 +30,8 @@ INBOX_HIGH = 8_000  # back-pressure: a lane with more in hand is paused ...
 INBOX_LOW = 2_000  # ... and resumed below this
 BUSY_POLL_S = 0.001  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
+REST_BELOW = 100  # records of one fetch: with fewer, deciding them together costs less CPU than the wait is worth
+REST_MAX_S = 0.02
 LAG_EVERY_S = 5.0
 
 
@@ -70,7 +72,9 @@ class Pump:
         self._backlog = False
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
-        self._fed = False  # the last fetch brought something
+        self._fetched = 0  # records that have come since the last turn
+        self._news = threading.Event()  # set from other threads
+        self._rest_s = 0.0
         self._poll_s = IDLE_POLL_S
         self._look_again_s = 0.0  # monotonic
         self.progressed_at = time.monotonic()
@@ -103,6 +107,7 @@ class Pump:
     def handled(self, lane: EffectorLane, running: Running) -> None:
         """An effector's handler is done (called in the event loop)."""
         self._handled.append((lane, running))
+        self._news.set()
 
     def add(self, lane: Lane) -> threading.Event:
         """Begin to feed `lane` from its committed offsets; the event is set once it runs."""
@@ -116,6 +121,7 @@ class Pump:
         """Stop feeding `lane`, commit what completes within `drain_s`, and close it; then the event is set."""
         gone = threading.Event()
         self._commands.append(lambda: self._begin_drain(lane, drain_s, gone))
+        self._news.set()
         return gone
 
     def _command(self, action: Callable[[], None]) -> threading.Event:
@@ -126,6 +132,7 @@ class Pump:
             done.set()
 
         self._commands.append(run)
+        self._news.set()
         return done
 
     # Everything below runs in the pump's thread.
@@ -134,6 +141,7 @@ class Pump:
         try:
             while not self._stopping:
                 self._turn()
+                self._rest()
                 while not self._has_news() and time.monotonic() < self._look_again_s:
                     self._fetch(self._poll_s)  # no lane can have anything to do
                     self.progressed_at = time.monotonic()
@@ -145,7 +153,18 @@ class Pump:
             log.exception("the pump failed")
             self._on_lost(LaneLost(f"the pump failed: {error!r}"))
 
+    def _rest(self) -> None:
+        """While few records come, those of a commit's time and of the pause after it are taken at once, and decided
+        together just before the next commit: it could not have carried them sooner."""
+        if self._rest_s > 0.0 and not self._stopping:
+            self._news.wait(self._rest_s)
+            fetched = self._fetched
+            self._fetch(0.0)
+            self._fetched += fetched
+            self.progressed_at = time.monotonic()
+
     def _turn(self) -> None:
+        self._news.clear()
         while self._commands:
             self._commands.popleft()()
         while self._handled:
@@ -181,15 +200,26 @@ class Pump:
         self._look_again_s = time.monotonic() + min(waits_s)
         if self._committer.commit is not None or any(lane.in_hand for lane in self._lanes):
             waits_s.append(BUSY_POLL_S)
-        self._poll_s = min(waits_s)
+        self._rest_s = self._may_rest_s()
+        self._poll_s = 0.0 if self._rest_s > 0.0 else min(waits_s)
+
+    def _may_rest_s(self) -> float:
+        """How long nothing that comes could be of use before: while a commit is in flight, or the pause after one."""
+        if self._fetched >= REST_BELOW or self._drains:
+            return 0.0
+        if any(lane.in_hand or isinstance(lane, EffectorLane) for lane in self._lanes):
+            return 0.0  # a handler is started at once, for others wait for what it calls
+        if self._committer.commit is not None:
+            return REST_MAX_S
+        return min(self._committer.due_in_s() or 0.0, REST_MAX_S)
 
     def _has_news(self) -> bool:
-        return bool(self._fed or self._came_back or self._handled or self._commands or self._stopping)
+        return bool(self._fetched or self._came_back or self._handled or self._commands or self._stopping)
 
     def _fetch(self, patience_s: float) -> None:
         first = self._consumer.poll(patience_s)
         messages = [] if first is None else [first, *self._consumer.consume(FETCH_MAX, 0)]
-        self._fed = bool(messages)
+        self._fetched = len(messages)
         self._note_backlog(len(messages) > FETCH_MAX)
         fetched, errors = runs(messages)
         for run in fetched:
@@ -218,6 +248,7 @@ class Pump:
         """On the commit thread."""
         commit.run()
         self._came_back.append(commit)
+        self._news.set()
 
     def _take_commit(self, commit: Commit) -> None:
         """Give every lane of a transaction its outcome. Raises LaneLost when the process must exit."""

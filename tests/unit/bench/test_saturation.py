@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Container
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from ops.bench.saturation import Saturation, measure_saturation
 STEP_S = 0.2  # 10, 12 and 16 requests in the first steps
 
 
-async def measure(refused: range) -> Saturation:
+async def measure(refused: Container[int]) -> Saturation:
     """Against a server that answers 429 to the requests with these numbers."""
     requests = 0
 
@@ -42,15 +43,23 @@ def _rests_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_last_rate_before_a_refusal_is_saturation_and_half_of_it_is_measured() -> None:
-    found = await measure(range(30, 38))
+    found = await measure({*range(30, 38), *range(38 + 30, 38 + 38)})
     assert [step.rate_wanted for step in found.steps] == [50.0, 62.5, 78.125]
     assert found.steps[-1].statuses == {"201": 8, "429": 8}
+    assert found.climbs == [62.5, 62.5]
     assert found.saturation_rate == 62.5
     assert found.at_half is not None
     assert (found.at_half.rate_wanted, found.at_half.statuses) == (31.25, {"201": 6})
+    assert found.at_half.client_cpu_ms > 0
+
+
+async def test_it_climbs_again_for_as_long_as_that_brings_it_higher() -> None:
+    found = await measure({*range(20, 22), *range(22 + 30, 22 + 38), *range(22 + 38 + 30, 22 + 38 + 38)})
+    assert found.climbs == [50.0, 62.5, 62.5]
+    assert [step.rate_wanted for step in found.steps] == [50.0, 62.5, 78.125]
 
 
 async def test_a_platform_that_refuses_at_once_has_no_saturation() -> None:
     found = await measure(range(1_000))
-    assert (found.saturation_rate, found.at_half) == (None, None)
+    assert (found.saturation_rate, found.climbs, found.at_half) == (None, [None, None], None)
     assert [step.rate_wanted for step in found.steps] == [50.0]
