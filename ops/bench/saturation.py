@@ -3,8 +3,8 @@
 The rate climbs step by step. A step is sustained when every request in it was answered 201: decided, recorded and told
 within the time that a client waits. Beyond saturation answers are 202 (later than that) or 429 (admission by backlog).
 
-It climbs again for as long as that brings it higher: after a start the servers' compilers have minutes of work, and
-what is measured is a platform that has run for a while.
+It climbs again until twice in a row that has not brought it higher: after a start the servers' compilers have minutes
+of work, and what is measured is a platform that has run for a while.
 """
 
 from __future__ import annotations
@@ -42,16 +42,19 @@ async def measure_saturation(platform: Platform, processes: Processes, step_s: f
     async with open_session(platform) as session:
         load = Load(session, platform.urls["api"], platform.secret_key)
         climbs: list[list[Latencies]] = []
-        while len(climbs) < CLIMBS:
+        while len(climbs) < CLIMBS and not _no_higher(climbs):
             climbs.append([step async for step in _climb(load, step_s)])
             await rest(processes, idle)
-            if len(climbs) > 1 and len(climbs[-1]) <= len(climbs[-2]):
-                break
         highest = max(climbs, key=len)
         rates = [_top(steps) for steps in climbs]
         top = _top(highest)
         half = None if top is None else await _step(load, top / 2, seconds)
     return Saturation(saturation_rate=top, climbs=rates, steps=highest, at_half=half)
+
+
+def _no_higher(climbs: list[list[Latencies]]) -> bool:
+    """Whether the last two climbs went no higher than one before."""
+    return len(climbs) > 2 and max(map(len, climbs[-2:])) <= max(map(len, climbs[:-2]))
 
 
 def _top(steps: list[Latencies]) -> float | None:

@@ -43,23 +43,26 @@ def _rests_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_last_rate_before_a_refusal_is_saturation_and_half_of_it_is_measured() -> None:
-    found = await measure({*range(30, 38), *range(38 + 30, 38 + 38)})
+    found = await measure({*range(30, 38), *range(38 + 30, 38 + 38), *range(76 + 30, 76 + 38)})
     assert [step.rate_wanted for step in found.steps] == [50.0, 62.5, 78.125]
     assert found.steps[-1].statuses == {"201": 8, "429": 8}
-    assert found.climbs == [62.5, 62.5]
+    assert found.climbs == [62.5, 62.5, 62.5]
     assert found.saturation_rate == 62.5
     assert found.at_half is not None
     assert (found.at_half.rate_wanted, found.at_half.statuses) == (31.25, {"201": 6})
     assert found.at_half.client_cpu_ms > 0
 
 
-async def test_it_climbs_again_for_as_long_as_that_brings_it_higher() -> None:
-    found = await measure({*range(20, 22), *range(22 + 30, 22 + 38), *range(22 + 38 + 30, 22 + 38 + 38)})
-    assert found.climbs == [50.0, 62.5, 62.5]
+async def test_it_climbs_until_twice_in_a_row_that_has_not_brought_it_higher() -> None:
+    low, high = range(10, 22), range(30, 38)  # refused: the second step's requests, some of the third's
+    climbs = (low, low, high, low, low)
+    ends = [sum(climb.stop for climb in climbs[:number]) for number in range(len(climbs))]
+    found = await measure({end + number for end, climb in zip(ends, climbs, strict=True) for number in climb})
+    assert found.climbs == [50.0, 50.0, 62.5, 50.0, 50.0]
     assert [step.rate_wanted for step in found.steps] == [50.0, 62.5, 78.125]
 
 
 async def test_a_platform_that_refuses_at_once_has_no_saturation() -> None:
     found = await measure(range(1_000))
-    assert (found.saturation_rate, found.climbs, found.at_half) == (None, [None, None], None)
+    assert (found.saturation_rate, found.climbs, found.at_half) == (None, [None, None, None], None)
     assert [step.rate_wanted for step in found.steps] == [50.0]
