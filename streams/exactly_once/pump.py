@@ -31,7 +31,7 @@ INBOX_LOW = 2_000  # ... and resumed below this
 BUSY_POLL_S = 0.001  # how soon a finished commit or handler is noticed when no record arrives to wake the pump
 IDLE_POLL_S = 0.1
 REST_BELOW = 100  # records of one fetch: with fewer, deciding them together costs less CPU than the wait is worth
-REST_MAX_S = 0.02
+REST_MAX_S = 0.02  # a commit that takes longer does not keep the pump from its other work
 LAG_EVERY_S = 5.0
 
 
@@ -73,7 +73,7 @@ class Pump:
         self.rebalancing = False  # set by the membership's side from revocation to the next assignment
         self._lag_at = 0.0
         self._fetched = 0  # records that have come since the last turn
-        self._news = threading.Event()  # set from other threads
+        self._news = threading.Event()  # a commit has come back, or a command is there: set from other threads
         self._rest_s = 0.0
         self._poll_s = IDLE_POLL_S
         self._look_again_s = 0.0  # monotonic
@@ -107,7 +107,6 @@ class Pump:
     def handled(self, lane: EffectorLane, running: Running) -> None:
         """An effector's handler is done (called in the event loop)."""
         self._handled.append((lane, running))
-        self._news.set()
 
     def add(self, lane: Lane) -> threading.Event:
         """Begin to feed `lane` from its committed offsets; the event is set once it runs."""
