@@ -99,7 +99,7 @@ def _print_status(place: Home) -> None:
     from ops.cli.progress import status_table
     from ops.local.status import status_document
 
-    Console(highlight=False).print(status_table(status_document(place)))
+    Console(highlight=False).print(status_table(status_document(place)), crop=False)
 
 
 def logs(
