@@ -43,9 +43,13 @@ class EndpointHealth(Value, frozen=True, kw_only=True, gc=False, tag="health"):
 
 
 class Position(Value, frozen=True, kw_only=True, gc=False, tag="position"):
-    """The last event of a merchant's feed that was queued: what comes again after a crash is not queued again."""
+    """The last event of a merchant's feed that was queued: what comes again after a crash is not queued again.
+
+    `waits`: events of the merchant are not yet distributed, and what comes waits behind them.
+    """
 
     feed_sequence: int
+    waits: bool = False
 
 
 class Undistributed(Value, frozen=True, kw_only=True, gc=False, tag="undistributed"):

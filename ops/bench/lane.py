@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from ops.bench.engine import workload
 from ops.bench.engine.workers import codecs
 from streams.exactly_once import timers
-from streams.exactly_once.agent import AgentSpec
+from streams.exactly_once.agent import AgentSpec, DeciderHandler
 from streams.exactly_once.clients import Clients
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effects import Effects, State
@@ -57,7 +57,7 @@ def _speed(name: str, decode: Callable[[bytes], Any], encode: Callable[[Any], by
         if workload.partition_of(key) == PARTITION
     ]
     with tempfile.TemporaryDirectory(prefix="payments-bench-lane-") as directory:
-        lane = _lane(decode, encode, LaneStore(Path(directory) / "lane"))
+        lane = _sums(decode, encode, LaneStore(Path(directory) / "lane"))
         found = [_pass(lane, messages) for _ in range(passes)]
         lane.close()
     work_s, apply_s = min(found, key=sum)
@@ -84,7 +84,7 @@ def _pass(lane: DeciderLane, messages: list[Message]) -> tuple[float, float]:
     return work_s, apply_s
 
 
-def _lane(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], store: LaneStore) -> DeciderLane:
+def _sums(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], store: LaneStore) -> DeciderLane:
     balances = TableSpec("balances", encode=workload.encode_state, decode=int)
     output = Output("balances", encode)
 
@@ -95,13 +95,26 @@ def _lane(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], store:
             effects.put(balances, record.key, balance)
             effects.send(output, workload.balance_after(movement, balance), key=record.key)
 
+    return bench_lane(sums, decode, store, tables=(balances,), outputs=(output,))
+
+
+def bench_lane(
+    decide: DeciderHandler,
+    decode: Callable[[bytes], Any],
+    store: LaneStore,
+    *,
+    tables: tuple[TableSpec, ...] = (),
+    outputs: tuple[Output, ...] = (),
+    clock_ms: Callable[[], int] = lambda: NOW_MS,
+) -> DeciderLane:
+    """A decider's lane on TOPIC, with timers; nothing of it ever reaches a broker."""
     timer_table = timers.timer_table("sums")
     spec = AgentSpec(
         "sums",
         (Input(TOPIC, decode),),
-        (balances,),
-        (output,),
-        sums,
+        tables,
+        outputs,
+        decide,
         None,
         timer_table,
         lambda _: Output("dlq", lambda letter: repr(letter).encode()),
@@ -114,7 +127,7 @@ def _lane(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes], store:
         base=store,
         membership=Membership("bench", 1, "member", None),
         committed={(TOPIC, PARTITION): 0},
-        changelogs={"balances": "balances-changelog", timer_table.name: "timers-changelog"},
-        clock_ms=lambda: NOW_MS,
+        changelogs={table.name: f"{table.name}-changelog" for table in spec.all_tables},
+        clock_ms=clock_ms,
         metrics=EngineMetrics().lane("sums", PARTITION),
     )

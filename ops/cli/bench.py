@@ -113,6 +113,14 @@ def lane(passes: Annotated[int, typer.Option(min=1, help="The best of so many co
 
 
 @app.command()
+def timers(count: Annotated[int, typer.Option(min=1, help="So many, one after the other.")] = 20_000) -> None:
+    """Microseconds of CPU that a lane needs for a timer, the first and the last of many; needs no stack."""
+    from ops.bench.timers import measure_timers
+
+    _print(measure_timers(count))
+
+
+@app.command()
 def commits(
     pause_ms: Annotated[list[float] | None, typer.Option(help="Pauses to try; 0 and 8 when not given.")] = None,
     lanes: Annotated[list[int] | None, typer.Option(help="Lanes at once; 1 and 3 when not given.")] = None,

@@ -122,19 +122,21 @@ class Webhooks:
         position: Position | None = state.get(DELIVERIES, position_key(event.merchant_id))
         if position is not None and event.feed_sequence <= position.feed_sequence:
             return  # it runs again after a crash: it was queued, and may have been delivered since
-        effects.put(DELIVERIES, position_key(event.merchant_id), Position(feed_sequence=event.feed_sequence))
-        prefix = undistributed_prefix(event.merchant_id)
-        waiting = next(state.scan(DELIVERIES, prefix, prefix_end(prefix)), None)
-        if waiting is not None:
+        endpoints: Sequence[Endpoint] = ()
+        waits = position is not None and position.waits
+        if not waits:
+            try:
+                endpoints = await self._directory.of_merchant(event.merchant_id, since_s=record.received_s)
+            except RecordsUnavailable:
+                effects.set_timer(record.key, DISTRIBUTE, self._now_ms() + OUTAGE_RETRY_MS)
+                waits = True
+        if waits:
             effects.put(DELIVERIES, undistributed_key(event), Undistributed(event=event))
-            return
-        try:
-            endpoints = await self._directory.of_merchant(event.merchant_id, since_s=record.received_s)
-        except RecordsUnavailable:
-            effects.put(DELIVERIES, undistributed_key(event), Undistributed(event=event))
-            effects.set_timer(record.key, DISTRIBUTE, self._now_ms() + OUTAGE_RETRY_MS)
-            return
-        self._enqueue(event, endpoints, state, effects)
+        else:
+            self._enqueue(event, endpoints, state, effects)
+        effects.put(
+            DELIVERIES, position_key(event.merchant_id), Position(feed_sequence=event.feed_sequence, waits=waits)
+        )
 
     async def _distribute_waiting(self, record: Record, state: State, effects: Effects) -> None:
         merchant_id = record.key.decode()
@@ -147,6 +149,9 @@ class Webhooks:
         for key, waiting in list(state.scan(DELIVERIES, prefix, prefix_end(prefix))):
             self._enqueue(waiting.event, endpoints, state, effects)
             effects.delete(DELIVERIES, key)
+        position: Position | None = state.get(DELIVERIES, position_key(merchant_id))
+        if position is not None:
+            effects.put(DELIVERIES, position_key(merchant_id), Position(feed_sequence=position.feed_sequence))
 
     def _enqueue(self, event: FeedEvent, endpoints: Sequence[Endpoint], state: State, effects: Effects) -> None:
         for endpoint in endpoints:

@@ -157,6 +157,8 @@ class Lane:
         failpoint("before_apply")
         if self.store is not None:
             self.store.apply(self.layers.committing.rows, self._own_offsets(receipt))
+        if self.spec.timer_table is not None:
+            self.timers.applied(self.layers.committing.rows.get(self.spec.timer_table, {}))
         failpoint("after_apply")
         self.layers.end_commit()
         self.committed, self._committing = self._committing, None

@@ -6,12 +6,13 @@ compared with the brokers' before the first timer of a lane fires and at every c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import chain
 
 import structlog
 
 from streams.exactly_once import timers
-from streams.exactly_once.layers import Layers
+from streams.exactly_once.layers import Layers, Row
 from streams.exactly_once.records import TIMERS, Record
 from streams.exactly_once.table_spec import TableSpec
 
@@ -36,6 +37,9 @@ class LaneTimers:
         self._clock_ms = clock_ms
         self._compared = False
         self._next_due_ms: int | None = None
+        self._first = timers.DUE  # the base has no due row before it
+        if table is not None:
+            self._find_first(table)
         self.refresh()
 
     @property
@@ -56,7 +60,8 @@ class LaneTimers:
         if self._next_due_ms is None or now_ms < self._next_due_ms:
             return []
         found: list[Record] = []
-        for row_key, payload in self._layers.scan(self._table, *timers.due_until(now_ms)):
+        start, stop = timers.due_until(now_ms)
+        for row_key, payload in self._layers.scan(self._table, start, stop, base_start=min(self._first, stop)):
             timer = timers.parse_due_row(row_key, payload)
             if (timer.key, timer.name) in self.busy:
                 continue
@@ -76,11 +81,29 @@ class LaneTimers:
         self._next_due_ms = None
         if self._table is None:
             return
-        for row_key, payload in self._layers.scan(self._table, timers.DUE, timers.IDENTITY):
+        rows = self._layers.scan(self._table, timers.DUE, timers.IDENTITY, base_start=self._first)
+        for row_key, payload in rows:
             timer = timers.parse_due_row(row_key, payload)
             if (timer.key, timer.name) not in self.busy:
                 self._next_due_ms = timer.due_ms
                 return
+
+    def applied(self, rows: Mapping[bytes, Row]) -> None:
+        """Timer rows of a commit are in the base now.
+
+        Timers are deleted where the next one is looked for, at the head of their order, and RocksDB would pass by all
+        that it has not compacted yet, each time: milliseconds after some ten thousand timers.
+        """
+        assert self._table is not None
+        added = (key for key, row in rows.items() if key.startswith(timers.DUE) and row.encoded is not None)
+        self._first = min(chain((self._first,), added))
+        head = rows.get(self._first)
+        if head is not None and head.encoded is None:
+            self._find_first(self._table)
+
+    def _find_first(self, table: TableSpec) -> None:
+        rows = self._layers.base.scan(table, self._first, timers.IDENTITY)
+        self._first = next((key for key, _ in rows), timers.IDENTITY)
 
     def compare(self, broker_ms: int | None) -> None:
         """Take note of the brokers' time at a commit; None when the topics do not carry it (CreateTime)."""

@@ -197,15 +197,19 @@ class Layers:
         return self.base.get(table, key) if row is None else row.value
 
     def scan(
-        self, table: TableSpec, start: bytes, stop: bytes, top: Layer | None = None
+        self, table: TableSpec, start: bytes, stop: bytes, top: Layer | None = None, *, base_start: bytes | None = None
     ) -> Iterator[tuple[bytes, Any]]:
-        """Rows with start <= key < stop in ascending order, layers laid over the base."""
+        """Rows with start <= key < stop in ascending order, layers laid over the base.
+
+        `base_start`, not before start: the base is known to have no row before it.
+        """
         staged: dict[bytes, Row] = {}
         for layer in (self.committing, self.promoted, top):
             if layer is not None and (rows := layer.rows.get(table)):
                 # list(): an effector's handler scans in the event loop while the pump may add rows.
                 staged.update((key, row) for key, row in list(rows.items()) if start <= key < stop)
-        return _merge(self.base.scan(table, start, stop), sorted(staged.items()))
+        base = self.base.scan(table, start if base_start is None else base_start, stop)
+        return _merge(base, sorted(staged.items()))
 
     def begin_commit(self) -> Layer:
         """Move what is promoted into the committing layer and return it; processing goes on above it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, ReadOptions, WriteBatch
 
 from streams.exactly_once.bulk import put_rows
 from streams.exactly_once.errors import StateInUse
@@ -75,14 +75,12 @@ class LaneStore:
     def scan(self, table: TableSpec, start: bytes, stop: bytes) -> Iterator[tuple[bytes, Any]]:
         """Committed rows with start <= key < stop in ascending order."""
         prefix = _prefix(table)
-        skip, end = len(prefix), prefix + stop
-        rows = self._db.iter()
+        within = ReadOptions()  # for as long as `rows`, which reads the bound where this one keeps it
+        within.set_iterate_upper_bound(prefix + stop)  # or it looks beyond, through all that was deleted there
+        rows = self._db.iter(within)
         rows.seek(prefix + start)
         while rows.valid():
-            key = rows.key()
-            if key >= end or not key.startswith(prefix):
-                return
-            yield key[skip:], table.decode(rows.value())
+            yield rows.key()[len(prefix) :], table.decode(rows.value())
             rows.next()
 
     def offset(self, changelog: str) -> int | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.decider import DeciderLane
@@ -15,6 +19,7 @@ from streams.exactly_once.layers import Stage
 from streams.exactly_once.membership import Membership
 from streams.exactly_once.metrics import EngineMetrics
 from streams.exactly_once.records import TIMERS, Input, Output, Record
+from streams.exactly_once.store import LaneStore
 from streams.exactly_once.testing import MemoryBase
 from streams.exactly_once.timers import timer_table
 from streams.exactly_once.transaction import Receipt
@@ -68,13 +73,16 @@ def spec_of(decide: Any = None, effect: Any = None, *, timers: bool = True, **op
     )  # fmt: skip
 
 
-def lane_of(kind: type[Any], spec: AgentSpec, clock_ms: Callable[[], int] = lambda: 5_000) -> Any:
+def lane_of(
+    kind: type[Any], spec: AgentSpec, clock_ms: Callable[[], int] = lambda: 5_000, store: LaneStore | None = None
+) -> Any:
     class NoProducer:
         def close(self) -> None:
             """Nothing to release."""
 
     return kind(
-        spec, 0, producer=NoProducer(), store=None, base=MemoryBase(), membership=MEMBERSHIP, committed={("in", 0): 0},
+        spec, 0, producer=NoProducer(), store=store, base=store or MemoryBase(),
+        membership=MEMBERSHIP, committed={("in", 0): 0},
         changelogs={table.name: f"app-{table.name}-changelog" for table in spec.all_tables}, clock_ms=clock_ms,
         metrics=EngineMetrics().lane("agent", 0),
     )  # fmt: skip
@@ -360,6 +368,77 @@ def test_a_lane_that_starts_with_a_due_timer_asks_the_brokers_time_before_it_fir
     lane.layers.promoted.absorb(_armed(lane, due_ms=1_000))
     lane.timers.refresh()
     assert lane.timers.wants_comparison
+
+
+class Timers:
+    """A lane and what its timers should be: timer "t" of each key, by due time."""
+
+    def __init__(self, chance: random.Random, directory: Path) -> None:
+        self._chance = chance
+        self.now_ms = 1_000
+        self.fired: list[tuple[int, bytes]] = []
+        self.promoted: dict[bytes, int] = {}
+        self._committing: dict[bytes, int] | None = None
+        self._committed: dict[bytes, int] = {}
+        self.lane = lane_of(DeciderLane, spec_of(self._handle), lambda: self.now_ms, LaneStore(directory / "lane"))
+        self.lane.timers.compare(None)
+
+    def _handle(self, batch: Sequence[Record], state: Stage, effects: Stage) -> None:
+        for record in batch:
+            if record.topic == TIMERS:
+                self.fired.append((record.value.due_ms, record.key))
+            elif record.value == "cancel":
+                effects.cancel_timer(record.key, "t")
+            else:
+                effects.set_timer(record.key, "t", int(record.value))
+
+    def feed(self, value: str) -> None:
+        key = f"k{self._chance.randrange(40):02}".encode()
+        self.lane.feed([Fetched(0, value.encode(), key)])
+        self.fire()
+        self.promoted.pop(key, None)
+        if value != "cancel":
+            self.promoted[key] = int(value)
+
+    def set(self) -> None:
+        self.feed(str(self.now_ms + self._chance.randrange(1, 400)))
+
+    def cancel(self) -> None:
+        self.feed("cancel")
+
+    def fire(self) -> None:
+        self.fired.clear()
+        self.lane.work()
+        due = {key: due_ms for key, due_ms in self.promoted.items() if due_ms <= self.now_ms}
+        assert self.fired == sorted((due_ms, key) for key, due_ms in due.items())
+        self.promoted = {key: due_ms for key, due_ms in self.promoted.items() if key not in due}
+
+    def pass_time(self) -> None:
+        self.now_ms += self._chance.randrange(60)
+        self.fire()
+
+    def commit(self) -> None:
+        if self._committing is not None:
+            self.lane.end_commit(Receipt({}, None))
+            self._committed, self._committing = self._committing, None
+        elif self.lane.wants_commit:
+            self.lane.begin_commit()
+            self._committing = dict(self.promoted)
+
+    def rewind(self) -> None:
+        self.lane.rewind()
+        self.promoted, self._committing = dict(self._committed), None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_next_timer_is_known_whatever_is_set_moved_and_cancelled(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    timers = Timers(chance, tmp_path)
+    steps = (timers.set, timers.cancel, timers.pass_time, timers.commit, timers.rewind)
+    for step in chance.choices(steps, (45, 15, 15, 22, 3), k=600):
+        step()
+        assert timers.lane.idle_until_ms() == min(timers.promoted.values(), default=None)
+    timers.lane.close()
 
 
 def _armed(lane: Any, due_ms: int) -> Any:

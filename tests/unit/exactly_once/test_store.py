@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -55,6 +56,15 @@ def test_a_scan_stays_in_its_table_and_its_range(tmp_path: Path) -> None:
     store = filled(tmp_path / "lane")
     assert list(store.scan(ROWS, b"a", prefix_end(b"a"))) == [(b"a1", b"1"), (b"a2", b"2")]
     assert list(store.scan(OTHER, b"", b"\xff")) == [(b"a1", b"9")]
+
+
+def test_a_scan_keeps_its_bounds_however_long_it_is_open(tmp_path: Path) -> None:
+    store = LaneStore(tmp_path / "lane")
+    store.apply({ROWS: {b"%03d" % number: Row(b"v", b"v") for number in range(300)}}, {})
+    scans = [store.scan(ROWS, b"100", b"%03d" % stop) for stop in range(110, 290)]
+    assert [next(scan)[0] for scan in scans] == [b"100"] * 180
+    _others = [os.urandom(16) for _ in range(10_000)]  # where a bound would lie that RocksDB no longer owns
+    assert [len(list(scan)) for scan in scans] == list(range(9, 189))
 
 
 def test_a_deleted_row_is_gone(tmp_path: Path) -> None:

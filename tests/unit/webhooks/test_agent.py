@@ -395,6 +395,9 @@ async def test_while_the_records_are_away_events_wait_in_order(dispatcher: Dispa
     assert dispatcher.receivers.got == {}
     await dispatcher.pass_time(2_000)
     assert dispatcher.receivers.sequences(url, "pay_1") == [1, 2, 3]
+    await dispatcher.feed(("pay_1", 4))
+    await dispatcher.pass_time(0)
+    assert dispatcher.receivers.sequences(url, "pay_1") == [1, 2, 3, 4], "nothing waits any more"
 
 
 async def test_an_event_that_runs_again_after_a_crash_is_not_delivered_again(dispatcher: Dispatcher) -> None:
