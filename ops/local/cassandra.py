@@ -220,6 +220,7 @@ def start_command(home: Home, cache: Path, config: StackConfig, node: int, *, fi
         f"-Dcassandra.system_distributed.default_rf={config.nodes}",
         f"-Dcassandra.system_traces.default_rf={config.nodes}",
         "-XX:MaxDirectMemorySize=256m",
+        f"-Xms{HEAP_MB}m",  # the serial collector stops for a full collection before it lets the old generation grow
         f"-Xmn{YOUNG_MB}m",
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENS),
         *(f"--add-exports={package}=ALL-UNNAMED" for package in _EXPORTS),

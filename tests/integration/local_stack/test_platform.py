@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from ops.local.layout import SERVERS, SERVICES
 from tests.local_servers import Servers, payments
@@ -16,6 +17,12 @@ def test_every_service_is_ready_and_small(stack: Servers) -> None:
     assert sum(row["rss_mb"] for row in document["services"]) < 3.5 * 1024
 
 
+def test_no_process_preempts_another_when_it_wakes(stack: Servers) -> None:
+    policies = {row["name"]: os.sched_getscheduler(row["pid"]) for row in stack.status()["services"]}
+
+    assert policies == dict.fromkeys([*SERVICES, *SERVERS], os.SCHED_BATCH)
+
+
 def test_two_merchants_are_there_to_try_it_with(stack: Servers) -> None:
     merchants = stack.merchants
 
@@ -25,6 +32,14 @@ def test_two_merchants_are_there_to_try_it_with(stack: Servers) -> None:
         assert merchant["secret_key"].startswith("sk_test_")
         assert merchant["publishable_key"].startswith("pk_test_")
     assert stack.home.merchants_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_status_prints_keys_whole_though_it_is_piped(stack: Servers) -> None:
+    words = payments("status", home=stack.home.root).stdout.split()
+
+    for merchant in stack.merchants:
+        assert merchant["secret_key"] in words
+        assert merchant["publishable_key"] in words
 
 
 def test_restart_replaces_a_service_and_waits_for_the_new_one(stack: Servers) -> None:
