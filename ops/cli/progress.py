@@ -67,7 +67,7 @@ class Progress:
 def status_table(document: StatusDocument) -> RenderableType:
     """The status document for people."""
     title = f"{document.home}: {'ready' if document.ready else 'not ready'}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("service", "#", "pid", "state", "restarts", "RSS MB", "threads", "CPU s"):
         table.add_column(heading, justify="left" if heading in ("service", "state") else "right", no_wrap=True)
     rows = document.services

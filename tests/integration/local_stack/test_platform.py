@@ -34,9 +34,10 @@ def test_two_merchants_are_there_to_try_it_with(stack: Servers) -> None:
     assert stack.home.merchants_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_status_prints_keys_whole_though_it_is_piped(stack: Servers) -> None:
+def test_status_prints_headings_and_keys_whole_though_it_is_piped(stack: Servers) -> None:
     words = payments("status", home=stack.home.root).stdout.split()
 
+    assert "…" not in "".join(words)
     for merchant in stack.merchants:
         assert merchant["secret_key"] in words
         assert merchant["publishable_key"] in words
