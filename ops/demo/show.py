@@ -20,6 +20,7 @@ class Bars:
     """Progress of many orders: accepted, decided by the provider, settled, notified."""
 
     def __init__(self, console: Console, orders: Sequence[Order]) -> None:
+        self._console = console
         self._orders = orders
         self._progress = Progress(
             TextColumn("{task.description:<34}"),
@@ -37,6 +38,8 @@ class Bars:
         self._notified = add("webhooks received (7)", total=webhooks)
 
     def start(self) -> None:
+        """Say that it begins, also where bars show only once they are complete."""
+        self._console.print(f"{len(self._orders)} payments, each through every step")
         self._progress.start()
 
     def stop(self) -> None:

@@ -68,7 +68,7 @@ class _Load:
     @property
     def is_under_way(self) -> bool:
         """Whether somebody pays."""
-        return self._demo is not None and self._demo.poll() is None
+        return self._demo is not None and self._demo.poll() is None and self._has_begun
 
     def go_on(self) -> None:
         """Judge the demo that has ended, and start the next, for which every service must be there."""
@@ -101,12 +101,19 @@ class _Load:
             self._demo.wait()
 
     @property
+    def _has_begun(self) -> bool:
+        """Whether the demo has found the platform ready."""
+        return self._log.read_bytes().startswith(b"%d payments" % PAYMENTS)
+
+    @property
     def _log(self) -> Path:
         return self._logs / f"demo-{self.demos}.log"
 
     def _judge(self) -> None:
         assert self._demo is not None
-        if self._demo.returncode != 0:
+        if not self._has_begun:
+            self.demos -= 1  # a service was killed before it had looked whether all of them are there
+        elif self._demo.returncode != 0:
             self.violations.append(f"demo {self.demos} ended with {self._demo.returncode}: {self._log}")
         self._demo = None
 
