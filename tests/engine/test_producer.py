@@ -29,7 +29,24 @@ def topic(kafka_super_user: Cluster) -> str:
     name = f"t-producer-{uuid.uuid4().hex[:8]}"
     admin = AdminClient(kafka_super_user.config())
     admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result()
+    _wait_for_leaders(kafka_super_user, name)
     return name
+
+
+def _wait_for_leaders(cluster: Cluster, topic: str) -> None:
+    """The controller answers before the broker leads; a producer is told so, and a lane's transaction is aborted."""
+    consumer = Consumer({**cluster.config(), "group.id": "reader"})
+    deadline_s = time.monotonic() + TIMEOUT_S
+    for partition in range(PARTITIONS):
+        while True:
+            try:
+                consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
+                break
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.02)
+    consumer.close()
 
 
 @pytest.fixture
