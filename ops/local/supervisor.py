@@ -185,10 +185,18 @@ class Supervisor:
         write_state(self._home, StackState(supervisor_pid=pid, units=units))
 
 
+def let_nobody_preempt() -> None:
+    """Decision 0030; all that is started inherits it. It makes the platform faster, and is not worth a refusal."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:  # a sandbox that knows one policy only
+        log.warning("processes will preempt each other: %s", error)
+
+
 def main() -> None:
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # inherited by all that it starts: decision 0030
     home = Home(Path(sys.argv[1]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    let_nobody_preempt()
     with home.supervisor_lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one supervisor per home; the kernel frees it when we die
         config = home.read_config()

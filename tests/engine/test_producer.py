@@ -6,6 +6,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -35,18 +36,17 @@ def topic(kafka_super_user: Cluster) -> str:
 
 def _wait_for_leaders(cluster: Cluster, topic: str) -> None:
     """The controller answers before the broker leads; a producer is told so, and a lane's transaction is aborted."""
-    consumer = Consumer({**cluster.config(), "group.id": "reader"})
-    deadline_s = time.monotonic() + TIMEOUT_S
-    for partition in range(PARTITIONS):
-        while True:
+    with closing(Consumer({**cluster.config(), "group.id": "reader"})) as consumer:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        waiting = list(range(PARTITIONS))
+        while waiting:
             try:
-                consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
-                break
+                consumer.get_watermark_offsets(TopicPartition(topic, waiting[-1]), timeout=TIMEOUT_S)
+                waiting.pop()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline_s:
                     raise
-                time.sleep(0.02)
-    consumer.close()
+                time.sleep(0.02)  # Kafka tells nobody when it leads
 
 
 @pytest.fixture

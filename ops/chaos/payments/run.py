@@ -149,7 +149,7 @@ def _kill(home: Home, kill: Kill, load: _Load) -> Bite | None:
         load.go_on()
         if time.monotonic() - began > BACK_S:
             raise StackError(
-                f"The platform in {home.root} was not ready for {BACK_S:.0f} s.", "`payments status` tells."
+                f"No demo found the platform in {home.root} ready for {BACK_S:.0f} s.", "`payments status` tells."
             )
         time.sleep(POLL_S)
     began = time.monotonic()

@@ -3,100 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from streams.exactly_once.agent import AgentSpec, DeadLetter
 from streams.exactly_once.decider import DeciderLane
 from streams.exactly_once.effector import EffectorLane, Running
-from streams.exactly_once.errors import Poison
 from streams.exactly_once.lane import LaneState, decode_offsets, encode_offsets
 from streams.exactly_once.layers import Stage
-from streams.exactly_once.membership import Membership
-from streams.exactly_once.metrics import EngineMetrics
-from streams.exactly_once.records import TIMERS, Input, Output, Record
-from streams.exactly_once.store import LaneStore
-from streams.exactly_once.testing import MemoryBase
-from streams.exactly_once.timers import timer_table
+from streams.exactly_once.records import TIMERS, Output, Record
 from streams.exactly_once.transaction import Receipt
-
-MEMBERSHIP = Membership("group", 3, "member-1", None)
-OUT = Output("out", str.encode)
-
-
-class Fetched:
-    """A fetched message as librdkafka hands it over."""
-
-    def __init__(self, offset: int, value: bytes | None, key: bytes | None = b"k", topic: str = "in") -> None:
-        self._offset, self._value, self._key, self._topic = offset, value, key, topic
-
-    def topic(self) -> str:
-        return self._topic
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1_000 + self._offset
-
-
-def decode(value: bytes) -> str:
-    if value == b"garbage":
-        raise Poison("it means nothing")
-    if value == b"later":
-        raise ConnectionError("the registry is away")
-    return value.decode()
-
-
-def dead_letter(letter: DeadLetter) -> bytes:
-    return f"{letter.source_offset}:{letter.error_class}:{letter.error_text}".encode()
-
-
-def spec_of(decide: Any = None, effect: Any = None, *, timers: bool = True, **options: Any) -> AgentSpec:
-    return AgentSpec(
-        "agent", (Input("in", decode),), (), (OUT,), decide=decide, effect=effect,
-        timer_table=timer_table("agent") if timers else None,
-        dead_letters=lambda topic: Output(f"{topic}.dlq", dead_letter), **options,
-    )  # fmt: skip
-
-
-def lane_of(
-    kind: type[Any], spec: AgentSpec, clock_ms: Callable[[], int] = lambda: 5_000, store: LaneStore | None = None
-) -> Any:
-    class NoProducer:
-        def close(self) -> None:
-            """Nothing to release."""
-
-    return kind(
-        spec, 0, producer=NoProducer(), store=store, base=store or MemoryBase(),
-        membership=MEMBERSHIP, committed={("in", 0): 0},
-        changelogs={table.name: f"app-{table.name}-changelog" for table in spec.all_tables}, clock_ms=clock_ms,
-        metrics=EngineMetrics().lane("agent", 0),
-    )  # fmt: skip
-
-
-def sent(lane: Any) -> list[tuple[str, bytes | None]]:
-    return [(send.topic, send.value) for send in lane.layers.promoted.sends]
-
-
-def echo(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
-    for record in batch:
-        if record.value == "bad":
-            raise ValueError("bad")
-        effects.send(OUT, record.value, key=record.key)
+from tests.unit.exactly_once.lanes import OUT, Fetched, echo, lane_of, sent, spec_of
 
 
 def test_one_bad_record_in_a_batch_is_set_aside_and_the_others_are_decided_in_order() -> None:
@@ -149,31 +64,6 @@ def test_a_commit_carries_offsets_of_every_input_and_an_abort_drops_what_came_af
     assert lane.positions == {("in", 0): 0}
     assert sent(lane) == []
     assert not lane.wants_commit, "nothing is left to commit"
-
-
-def test_a_timer_is_gone_with_the_effects_of_its_handler_and_comes_back_when_they_are_dropped() -> None:
-    now = [1_000]
-
-    def arm(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
-        for record in batch:
-            if record.topic == TIMERS:
-                effects.send(OUT, f"fired at {record.timestamp_ms}", key=record.key)
-            else:
-                effects.set_timer(record.key, "t", 2_000)
-
-    lane = lane_of(DeciderLane, spec_of(arm), lambda: now[0])
-    lane.feed([Fetched(0, b"a")])
-    lane.work()
-    assert lane.idle_until_ms() == 2_000
-    for table, rows in lane.begin_commit().layer.rows.items():
-        lane.layers.base.rows.setdefault(table.name, {}).update({key: row.encoded for key, row in rows.items()})
-    lane.end_commit(Receipt({}, None))
-    now[0] = 2_500
-    for _ in range(2):
-        assert lane.work()
-        assert sent(lane) == [("out", b"fired at 2500")]
-        assert not lane.work()
-        lane.rewind()
 
 
 class Loop:
@@ -331,117 +221,3 @@ def test_a_lane_with_a_backlog_makes_larger_commits() -> None:
     assert lane.commit_due_in_s() == 0.0
     lane.has_backlog = True
     assert 0.05 < lane.commit_due_in_s() <= 0.1
-
-
-def test_timers_stand_still_while_host_and_broker_clocks_differ_by_more_than_five_minutes() -> None:
-    now = [10_000_000]
-
-    def arm(batch: Sequence[Record], state: Stage, effects: Stage) -> None:
-        for record in batch:
-            if record.topic == TIMERS:
-                effects.send(OUT, "fired", key=record.key)
-            elif record.value == "a":
-                effects.set_timer(record.key, "t", now[0] + 1_000)
-
-    lane = lane_of(DeciderLane, spec_of(arm), lambda: now[0])
-    lane.feed([Fetched(0, b"a")])
-    lane.work()
-    now[0] += 2_000
-    assert not lane.work(), "no commit has told the brokers' time yet"
-    lane.begin_commit()
-    for table, rows in lane.layers.committing.rows.items():
-        lane.layers.base.rows.setdefault(table.name, {}).update({key: row.encoded for key, row in rows.items()})
-    lane.end_commit(Receipt({}, now[0] - 300_001))
-    assert not lane.work()
-    assert lane.idle_until_ms() is None
-    lane.feed([Fetched(1, b"b")])
-    lane.work()
-    lane.begin_commit()
-    lane.end_commit(Receipt({}, now[0] - 299_999))
-    assert lane.work()
-    assert ("out", b"fired") in sent(lane)
-
-
-def test_a_lane_that_starts_with_a_due_timer_asks_the_brokers_time_before_it_fires() -> None:
-    lane = lane_of(DeciderLane, spec_of(echo))
-    assert not lane.wants_commit
-    lane.layers.promoted.absorb(_armed(lane, due_ms=1_000))
-    lane.timers.refresh()
-    assert lane.timers.wants_comparison
-
-
-class Timers:
-    """A lane and what its timers should be: timer "t" of each key, by due time."""
-
-    def __init__(self, chance: random.Random, directory: Path) -> None:
-        self._chance = chance
-        self.now_ms = 1_000
-        self.fired: list[tuple[int, bytes]] = []
-        self.promoted: dict[bytes, int] = {}
-        self._committing: dict[bytes, int] | None = None
-        self._committed: dict[bytes, int] = {}
-        self.lane = lane_of(DeciderLane, spec_of(self._handle), lambda: self.now_ms, LaneStore(directory / "lane"))
-        self.lane.timers.compare(None)
-
-    def _handle(self, batch: Sequence[Record], state: Stage, effects: Stage) -> None:
-        for record in batch:
-            if record.topic == TIMERS:
-                self.fired.append((record.value.due_ms, record.key))
-            elif record.value == "cancel":
-                effects.cancel_timer(record.key, "t")
-            else:
-                effects.set_timer(record.key, "t", int(record.value))
-
-    def feed(self, value: str) -> None:
-        key = f"k{self._chance.randrange(40):02}".encode()
-        self.lane.feed([Fetched(0, value.encode(), key)])
-        self.fire()
-        self.promoted.pop(key, None)
-        if value != "cancel":
-            self.promoted[key] = int(value)
-
-    def set(self) -> None:
-        self.feed(str(self.now_ms + self._chance.randrange(1, 400)))
-
-    def cancel(self) -> None:
-        self.feed("cancel")
-
-    def fire(self) -> None:
-        self.fired.clear()
-        self.lane.work()
-        due = {key: due_ms for key, due_ms in self.promoted.items() if due_ms <= self.now_ms}
-        assert self.fired == sorted((due_ms, key) for key, due_ms in due.items())
-        self.promoted = {key: due_ms for key, due_ms in self.promoted.items() if key not in due}
-
-    def pass_time(self) -> None:
-        self.now_ms += self._chance.randrange(60)
-        self.fire()
-
-    def commit(self) -> None:
-        if self._committing is not None:
-            self.lane.end_commit(Receipt({}, None))
-            self._committed, self._committing = self._committing, None
-        elif self.lane.wants_commit:
-            self.lane.begin_commit()
-            self._committing = dict(self.promoted)
-
-    def rewind(self) -> None:
-        self.lane.rewind()
-        self.promoted, self._committing = dict(self._committed), None
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_next_timer_is_known_whatever_is_set_moved_and_cancelled(seed: int, tmp_path: Path) -> None:
-    chance = random.Random(seed)
-    timers = Timers(chance, tmp_path)
-    steps = (timers.set, timers.cancel, timers.pass_time, timers.commit, timers.rewind)
-    for step in chance.choices(steps, (45, 15, 15, 22, 3), k=600):
-        step()
-        assert timers.lane.idle_until_ms() == min(timers.promoted.values(), default=None)
-    timers.lane.close()
-
-
-def _armed(lane: Any, due_ms: int) -> Any:
-    stage = lane._new_stage()
-    stage.set_timer(b"k", "t", due_ms)
-    return stage.layer

@@ -13,7 +13,7 @@ import pytest
 
 from ops.local.layout import Home, StackConfig
 from ops.local.state import ProcessState
-from ops.local.supervisor import Supervised, Supervisor
+from ops.local.supervisor import Supervised, Supervisor, let_nobody_preempt
 from ops.local.units import Unit
 
 WITHIN_S = 20.0
@@ -80,3 +80,14 @@ async def test_what_needs_a_server_that_is_away_waits_for_it(stack: Stack) -> No
     assert stack.client.state is ProcessState.RESTARTING
     stack.server_is_ready = True
     await until(lambda: stack.client.state is ProcessState.RUNNING)
+
+
+def test_a_sandbox_that_knows_one_policy_only_is_no_reason_not_to_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    let_nobody_preempt()
+    assert "Operation not permitted" in caplog.text
